@@ -1,0 +1,40 @@
+"""Errors by who acts on them; a foreign library's exceptions are turned into these where it is imported."""
+
+
+class LampioneError(Exception):
+    """Base: `str()` of it is one plain sentence that a technician may be shown."""
+
+
+class ConfigError(LampioneError):
+    """The integrator acts: a file that people write says something impossible."""
+
+
+class LinkError(LampioneError):
+    """The supervisor acts: the wire is gone; back off and run the driver again, for ever."""
+
+
+class DeviceError(LampioneError):
+    """The driver acts: one device failed; its points turn bad, its neighbours are not touched.
+
+    `reason` is the slug that travels with the bad readings, see `model.Reason`.
+    """
+
+    def __init__(self, say: str, reason: str = "device_failure") -> None:
+        super().__init__(say)
+        self.reason = reason
+
+
+class UplinkError(LampioneError):
+    """Delivery acts: the batch was not settled; keep it and send it again."""
+
+
+class StorageError(LampioneError):
+    """The buffer could not make a record durable; whoever waits for it must not answer its peer."""
+
+
+class CommandError(LampioneError):
+    """A command is refused or has failed; `code` is the slug of the reply, the text is what it says."""
+
+    def __init__(self, code: str, say: str) -> None:
+        super().__init__(say)
+        self.code = code

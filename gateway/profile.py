@@ -1,0 +1,158 @@
+"""A device profile: what a maker's device says and takes, as YAML with its own examples.
+
+The head and the meaning of points are here; each driver subclasses `Profile` and `ProfilePoint` with its
+wire facts (`drivers/<name>/settings.py`). The author states the device's own unit, code converts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import StringConstraints, model_validator
+
+from gateway import document
+from gateway.document import Diagnostic, DocumentError, Mistake
+from gateway.fields import Duration, Slug, Written
+from gateway.model import DeviceId, Point
+from gateway.quantities import DIRECTIONS, PHASES, QUANTITIES, STATISTICS, convert
+
+ProfileId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)+/[1-9][0-9]*$")]
+
+
+class ProfilePoint(Written):
+    """The meaning of one point; drivers add where it lies on the wire."""
+
+    quantity: str
+    unit: str | None = None
+    """As the device sends it; left out, it is the quantity's canonical unit."""
+    phase: str | None = None
+    direction: str | None = None
+    statistic: str | None = None
+    part: str | None = None
+    window: Duration | None = None
+    every: Duration | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> "ProfilePoint":
+        known = QUANTITIES.get(self.quantity)
+        if known is None and not self.quantity.startswith("x_"):
+            why, fix = document.unknown(self.quantity, sorted(QUANTITIES))
+            raise Mistake("unknown_quantity", f"quantity {why}", f"{fix} Or name it `x_{self.quantity}` with its unit.")
+        if known is None and self.unit is None:
+            raise Mistake(
+                "missing_unit", f"`{self.quantity}` is a quantity of your own: it needs a unit", "Add `unit: …`."
+            )
+        if known is not None and self.unit is not None:
+            try:
+                convert(self.unit, known.unit)
+            except ValueError as error:
+                raise Mistake("bad_unit", f"{self.quantity}: {error}") from None
+        for word, among, what in (
+            (self.phase, PHASES, "phase"), (self.direction, DIRECTIONS, "direction"),
+            (self.statistic, STATISTICS, "statistic"),
+        ):  # fmt: skip
+            if word is not None and word not in among:
+                why, fix = document.unknown(word, among)
+                raise Mistake("unknown_word", f"{what} {why}", fix)
+        return self
+
+    def point(self, device: DeviceId, slug: str) -> Point:
+        """The point as a platform sees it."""
+        return Point(
+            id=f"{device}/{slug}",
+            quantity=self.quantity,
+            unit=self.canonical_unit,
+            phase=self.phase,
+            direction=self.direction,
+            statistic=self.statistic,
+            part=self.part,
+            window=None if self.window is None else round(self.window),
+        )
+
+    @property
+    def canonical_unit(self) -> str:
+        known = QUANTITIES.get(self.quantity)
+        return known.unit if known else self.unit or "1"
+
+    @property
+    def conversion(self) -> tuple[float, float]:
+        """(factor, offset): canonical value = device value * factor + offset."""
+        return convert(self.unit, self.canonical_unit) if self.unit else (1.0, 0.0)
+
+
+class Profile(Written):
+    """The head that every profile has."""
+
+    profile: ProfileId
+    driver: Slug
+    kind: Slug
+    """What it is: meter, charger, particulate, luminaire …"""
+    title: str = ""
+    source: str | Sequence[str]
+    """Where the facts come from: the maker's document, a capture."""
+    note: str = ""
+
+
+class DeviceKeys(Written):
+    """Keys that every device in a site file has; drivers subclass it with their own (`address`, `key` …)."""
+
+    link: Slug
+    profile: str | None = None
+    """`maker-model` (newest version) or `maker-model/N`."""
+    every: Duration | None = None
+    """Poll interval of its points; a point's own `every` in the profile wins only when this is absent."""
+    fed_by: str | None = None
+    serves: str | Sequence[str] | None = None
+
+
+class LinkKeys(Written):
+    """Keys that every link in a site file has; drivers subclass it with their own."""
+
+    driver: Slug
+
+
+class Catalogue:
+    """Profiles by name, from several folders: the first that has a name wins, so a site's overrides the shipped."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.files: dict[str, Path] = {}
+        self.overrides: dict[str, Path] = {}
+        """Names that an earlier folder took from a later one: to be shown, never silent."""
+        for folder in folders:
+            for file in sorted(folder.glob("*.yaml")):
+                if file.stem in self.files:
+                    self.overrides[file.stem] = self.files[file.stem]
+                else:
+                    self.files[file.stem] = file
+
+    def path(self, name: str) -> Path:
+        """The file of `maker-model` or `maker-model/N`. KeyError where there is none."""
+        return self.files[name.partition("/")[0]]
+
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+
+def load(path: Path, model_of: Callable[[str], type[Profile]]) -> Profile:
+    """The profile in `path`; `model_of(driver)` gives its driver's model. DocumentError with every mistake."""
+    written = document.read(path)
+    driver = written.tree.get("driver") if isinstance(written.tree, Mapping) else None
+    if not isinstance(driver, str):
+        why = "a profile needs `driver:` to say which protocol it is for"
+        raise DocumentError([written.diagnostic("missing_key", (), why, "Add `driver: modbus`, `serial`, `ocpp` …")])
+    try:
+        model = model_of(driver)
+    except LookupError as error:
+        raise DocumentError([written.diagnostic("unknown_word", ("driver",), str(error))]) from None
+    profile = document.check(written, model)
+    name, _, _version = profile.profile.partition("/")
+    if name != path.stem:
+        why = f"the file is called {path.name}, but the profile is `{profile.profile}`"
+        raise DocumentError([written.diagnostic("name_mismatch", ("profile",), why, f"Call the file {name}.yaml.")])
+    return profile
+
+
+def diagnostics(path: Path, mistakes: Sequence[tuple[tuple[Any, ...], str]]) -> list[Diagnostic]:
+    """A driver's `self_test` result as diagnostics at their places in the profile's file."""
+    written = document.read(path)
+    return [written.diagnostic("example_fails", at, why, "Correct the point or the example.") for at, why in mistakes]

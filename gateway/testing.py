@@ -1,0 +1,153 @@
+"""What tests are made of: a loop whose time jumps, a clock on that loop, an emit that remembers, a link to drive.
+
+Part of the package so that a driver kept elsewhere is tested with the same pieces as ours.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+from gateway.errors import StorageError
+from gateway.model import ClockState, Device, Event, Json, Lane, Reading, Record
+from gateway.ports import Link
+
+T = TypeVar("T")
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop that jumps to its next deadline when nothing is ready: days pass in seconds.
+
+    Time never jumps while a thread job is pending, nor within `grace` real seconds of the last socket
+    activity, so that bytes under way over loopback are not overtaken by a time-out.
+    """
+
+    def __init__(self, grace: float = 0.005) -> None:
+        super().__init__()
+        self._ahead = 0.0
+        self._jobs = 0
+        self._grace = grace
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> "asyncio.Future[T]":  # type: ignore[override]
+        self._jobs += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._job_done)
+        return future
+
+    def _job_done(self, _: "Future[Any] | asyncio.Future[Any]") -> None:
+        self._jobs -= 1
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled and not self._jobs:  # type: ignore[attr-defined]
+            while self._scheduled and self._scheduled[0]._cancelled:  # type: ignore[attr-defined]
+                self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
+                heapq.heappop(self._scheduled)._scheduled = False  # type: ignore[attr-defined]
+            if self._scheduled:  # type: ignore[attr-defined]
+                wait = self._scheduled[0]._when - self.time()  # type: ignore[attr-defined]
+                if wait > 0:
+                    events = self._selector.select(min(self._grace, wait))  # type: ignore[attr-defined]
+                    if events:
+                        self._process_events(events)  # type: ignore[attr-defined]
+                    elif not self._ready:  # type: ignore[attr-defined]
+                        self._ahead += max(0.0, self._scheduled[0]._when - self.time())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+class LoopClock:
+    """A `Clock` that follows the running loop's time, however it jumps. Starts at 2026-11-22 00:00 UTC."""
+
+    def __init__(self, state: ClockState = ClockState.SYNCED, start: int = 1_795_305_600_000) -> None:
+        self.boot_id = "b007b007"
+        self.start = start
+        self.quality = state
+        self._origin: float | None = None
+
+    def boot(self) -> int:
+        now = asyncio.get_running_loop().time()
+        if self._origin is None:
+            self._origin = now
+        return 60_000 + round((now - self._origin) * 1000)
+
+    def wall(self) -> int:
+        return self.start + self.boot()
+
+    def state(self) -> ClockState:
+        return self.quality
+
+
+class Recorder:
+    """An `Emit` that remembers: `records` in order, `calls` as (lane, records, state), `state` as committed.
+
+    `hold()` makes it wait, like a disk that does not answer, until `release()`; `fail` makes it raise.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.calls: list[tuple[Lane, tuple[Record, ...], dict[str, Json]]] = []
+        self.committed: dict[str, Json] = {}
+        self.fail: StorageError | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._news = asyncio.Condition()
+
+    async def __call__(
+        self, records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
+    ) -> None:
+        await self._open.wait()
+        if self.fail:
+            raise self.fail
+        self.records.extend(records)
+        self.calls.append((lane, tuple(records), dict(state or {})))
+        for key, value in (state or {}).items():
+            if value is None:
+                self.committed.pop(key, None)
+            else:
+                self.committed[key] = value
+        async with self._news:
+            self._news.notify_all()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def get(self, key: str) -> Json:
+        return self.committed.get(key)
+
+    def keys(self) -> Sequence[str]:
+        return list(self.committed)
+
+    @property
+    def readings(self) -> list[Reading]:
+        return [record for record in self.records if isinstance(record, Reading)]
+
+    @property
+    def events(self) -> list[Event]:
+        return [record for record in self.records if isinstance(record, Event)]
+
+    async def until(self, holds: Callable[["Recorder"], bool], within: float = 10.0) -> None:
+        """Wait until `holds(self)`; TimeoutError after `within` seconds."""
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(lambda: holds(self))
+
+
+def make_link(
+    settings: Any, devices: Sequence[Device], recorder: Recorder, *, secrets: Mapping[str, str] | None = None
+) -> Link:
+    """A link for a driver under test. What the driver says of its address is in `link.bound.__self__`."""
+    bound: list[str] = []
+    return Link(
+        name="line",
+        settings=settings,
+        devices=devices,
+        clock=LoopClock(),
+        state=recorder,
+        alive=lambda _within: None,
+        bound=bound.append,
+        secret=lambda place: (secrets or {})[place],
+    )
