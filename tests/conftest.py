@@ -1,0 +1,69 @@
+"""What every test folder shares: --all, the `slow` and `needs` marks, and a time budget."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+import pytest
+
+import dev
+
+# A plain `pytest` finds the same mosquitto and lampione as `dev.py test`.
+os.environ["PATH"] = dev.environment()["PATH"]
+
+SKIPPED = pytest.StashKey[Counter[str]]()
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lampione")
+    group.addoption("--all", action="store_true", help="slow tests too; a missing system program fails its tests")
+    group.addoption("--budget", type=float, metavar="SECONDS", help="stop, and fail, when the run takes longer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SKIPPED] = Counter()
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_report_header() -> list[str]:
+    return [
+        f"missing program: {name} (sudo apt install {packages})"
+        for name in dev.PROGRAMS
+        if (packages := dev.missing(name))
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for program in (name for mark in item.iter_markers("needs") for name in mark.args):
+            if program not in dev.PROGRAMS:
+                raise pytest.UsageError(f"{item.nodeid} needs {program!r}, which PROGRAMS in dev.py does not know")
+    if config.getoption("all") or config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for program in (name for mark in item.iter_markers("needs") for name in mark.args):
+        if packages := dev.missing(program):
+            if item.config.getoption("all"):
+                pytest.fail(f"needs {program}. Type: sudo apt install {packages}", pytrace=False)
+            item.config.stash[SKIPPED][program] += 1
+            pytest.skip(f"needs {program}")
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    budget = item.config.getoption("budget")
+    if budget and nextitem and time.monotonic() - item.config.stash[STARTED] > budget:
+        item.session.shouldfail = f"the time budget of {budget:.0f} s is used up; {nextitem.nodeid} was next"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for program, count in sorted(config.stash[SKIPPED].items()):
+        tests = "1 test" if count == 1 else f"{count} tests"
+        terminalreporter.write_line(f"{tests} skipped: {program} is missing (sudo apt install {dev.missing(program)})")
