@@ -265,7 +265,6 @@ def need_mosquitto() -> str:
 
 
 def become(*command: str | Path) -> NoReturn:
-    os.chdir(ROOT)
     os.execve(command[0], [str(part) for part in command], environment())
 
 
@@ -282,6 +281,15 @@ def test(arguments: Sequence[str]) -> NoReturn:
     if lacking:
         stop(lacking)
     become(PYTHON, "-m", "pytest", *arguments)
+
+
+def follow(*command: str | Path) -> int:
+    with subprocess.Popen(command, env=environment()) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # an interrupted pytest still says how far it came
+            raise
 
 
 def check(arguments: Sequence[str]) -> int:
@@ -303,7 +311,7 @@ def check(arguments: Sequence[str]) -> int:
         name = shlex.join(str(part) for part in step)
         print(f"[{number}/{len(steps)}] {name}", flush=True)
         started = time.monotonic()
-        code = subprocess.run([BIN / step[0], *step[1:]], cwd=ROOT, env=environment(), check=False).returncode
+        code = follow(BIN / step[0], *step[1:])
         outcome = "ok" if code == 0 else "FAILED, no test was run" if step[0] == "pytest" and code == 5 else "FAILED"
         print(f"[{number}/{len(steps)}] {name}: {outcome} ({time.monotonic() - started:.1f} s)\n", flush=True)
         if code:
