@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ PYTHON = BIN / "python"
 OPT = VENV / "opt"
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "lampione-dev"
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+# sys.executable may be .venv's own Python, which is about to be removed.
+BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 
 # Adding a generated file to `check`: one line here, a command that exits non-zero when the file is out of date.
 GENERATED: tuple[tuple[str, ...], ...] = ()
@@ -88,19 +92,10 @@ def missing(program: str) -> str:
 def quiet(*command: str | Path, env: dict[str, str] | None = None) -> tuple[bool, str]:
     """Run it; whether it went well, and what it printed."""
     try:
-        done = subprocess.run(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=env or environment(),
-            check=False,
-        )
+        done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=env or environment(), check=False)
     except OSError as error:
         return False, str(error)
-    return done.returncode == 0, done.stdout.strip()
+    return done.returncode == 0, done.stdout.decode(errors="replace").strip()
 
 
 # ---- .venv ----------------------------------------------------------------------------------------------------
@@ -109,7 +104,7 @@ def quiet(*command: str | Path, env: dict[str, str] | None = None) -> tuple[bool
 def wanted_stamp() -> str:
     """What .venv must have been made of: this Python, this folder, these pins."""
     digest = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    return f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}\n{digest}\n"
+    return f"{VERSION} {ROOT}\n{digest}\n"
 
 
 @contextlib.contextmanager
@@ -151,37 +146,39 @@ def prepare_alone() -> None:
 
 
 def make_venv() -> None:
-    # sys.executable may be .venv's own Python, which is about to be removed.
-    python = getattr(sys, "_base_executable", sys.executable)
-    say(f"making .venv with Python {sys.version_info[0]}.{sys.version_info[1]} (once; about half a minute)")
-    uv = shutil.which("uv")
-    ways: list[tuple[str | Path, ...]] = [
-        (python, "-m", "venv", VENV),
-        (python, "-m", "venv", "--without-pip", VENV),
-    ]
-    if uv:
-        ways.insert(0, (uv, "venv", "--quiet", "--python", python, VENV))
-    for way in ways:
+    say(f"making .venv with Python {VERSION} (once; about half a minute)")
+    for way in (
+        ("uv", "venv", "--quiet", "--python", BASE_PYTHON, VENV),
+        (BASE_PYTHON, "-m", "venv", VENV),
+        (BASE_PYTHON, "-m", "venv", "--without-pip", VENV),
+    ):
         if VENV.exists():
             shutil.rmtree(VENV)
         if quiet(*way)[0] and installer():
             return
     shutil.rmtree(VENV, ignore_errors=True)
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    stop(f"Python {version} here has neither venv nor pip. Type: sudo apt install python{version}-venv")
+    stop(f"Python {VERSION} here has neither venv nor pip. Type: sudo apt install python{VERSION}-venv")
 
 
 def installer() -> tuple[str | Path, ...]:
     """The command that installs into .venv, or nothing where there is none."""
-    uv = shutil.which("uv")
-    if uv and quiet(uv, "--version")[0]:
-        return uv, "pip", "install", "--quiet", "--python", PYTHON
-    tail = ("install", "--quiet", "--disable-pip-version-check", "--no-input")
-    if quiet(PYTHON, "-m", "pip", "--version")[0]:
-        return PYTHON, "-m", "pip", *tail
-    base = getattr(sys, "_base_executable", sys.executable)
-    if quiet(base, "-m", "pip", "--python", PYTHON, "--version")[0]:
-        return base, "-m", "pip", "--python", PYTHON, *tail
+    for command in (
+        ("uv", "pip", "install", "--quiet", "--python", PYTHON),
+        (PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"),
+        (
+            BASE_PYTHON,
+            "-m",
+            "pip",
+            "--python",
+            PYTHON,
+            "install",
+            "--quiet",
+            "--no-input",
+            "--disable-pip-version-check",
+        ),
+    ):
+        if quiet(*command, "--help")[0]:
+            return command
     return ()
 
 
@@ -296,19 +293,14 @@ def check(arguments: Sequence[str]) -> int:
     lacking = need_mosquitto()
     if lacking:
         stop(lacking)
-    steps: list[tuple[str | Path, ...]] = [
-        ("ruff", "check"),
-        ("ruff", "format", "--check"),
-        *([("mypy",)] if sys.maxsize > 2**32 else []),
-        *GENERATED,
-        ("pytest", *arguments),
-    ]
+    steps = [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",), *GENERATED, ("pytest", *arguments)]
     if sys.maxsize < 2**32:
+        steps.remove(("mypy",))
         say("mypy is left out: it has no 32-bit ARM wheel")
-    failed: list[str] = []
+    failed = []
     began = time.monotonic()
     for number, step in enumerate(steps, 1):
-        name = shlex.join(str(part) for part in step)
+        name = shlex.join(step)
         print(f"[{number}/{len(steps)}] {name}", flush=True)
         started = time.monotonic()
         code = follow(BIN / step[0], *step[1:])
@@ -356,18 +348,9 @@ def lock(arguments: Sequence[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "demo": demo,
-    "test": test,
-    "check": check,
-    "bench": bench,
-    "programs": programs,
-    "lock": lock,
-}
-
-
 def main(arguments: Sequence[str]) -> int:
-    verb = VERBS.get(arguments[0] if arguments else "")
+    verbs: tuple[Callable[[Sequence[str]], int], ...] = (demo, test, check, bench, programs, lock)
+    verb = next((verb for verb in verbs if [verb.__name__] == arguments[:1]), None)
     if verb is None:
         print(__doc__)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
