@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.supervise",
         "gateway.status",
         "gateway.commands",
+        "gateway.compose",
         "gateway.delivery",
         "gateway.testing",
         "gateway.log",
@@ -68,7 +69,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "yaml": ("gateway.document",),
 }
 # Never per reading: the path from wire to disk to uplink stays free of it.
-WITHOUT_PYDANTIC = ("gateway.model", "gateway.batch", "gateway.buffer", "gateway.delivery")
+WITHOUT_PYDANTIC = ("gateway.model", "gateway.batch", "gateway.buffer", "gateway.compose", "gateway.delivery")
 
 
 def inside(module: str, room: str) -> bool:

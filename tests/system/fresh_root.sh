@@ -5,6 +5,7 @@
 #   bash tests/system/fresh_root.sh test
 #   bash tests/system/fresh_root.sh demo --seconds 60
 #   SUITE=trixie USERS=dev bash tests/system/fresh_root.sh test -k layers
+#   PREPARE="dpkg --purge python3-pip" bash tests/system/fresh_root.sh test    the root changed beforehand
 #
 # Needs root, mmdebstrap and the network. Runs in namespaces of its own and leaves nothing but the cached root.
 set -euo pipefail
@@ -24,11 +25,12 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir "$root"
 tar -xf "$tarball" -C "$root"
-git bundle create -q "$work/root/lampione.bundle" HEAD
+git bundle create -q "$root/lampione.bundle" HEAD
 # The clone must reach the network the way this machine does.
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 chroot "$root" useradd --create-home dev
+chroot "$root" sh -euc "${PREPARE:-true}"
 
 inside() { # inside USER COMMAND...: in the root, with a clean environment and a process tree that dies with it
     unshare --mount --pid --fork --kill-child bash -euc '
@@ -58,7 +60,7 @@ for user in ${USERS:-root dev}; do
     echo "== $suite, $user: python3 dev.py $*"
     inside "$user" sh -euc '
         cd
-        git -c advice.detachedHead=false clone -q /lampione.bundle lampione
+        git -c advice.detachedHead=false -c init.defaultBranch=main clone -q /lampione.bundle lampione
         cd lampione
         exec python3 dev.py "$@"
     ' sh "$@" && code=0 || code=$?
