@@ -1,0 +1,110 @@
+"""A block: consecutive records of one lane as one row, small on disk and checked by a CRC.
+
+A row of a block is `[point number, ms since the block's anchor, value, quality?, reason?, more?]` for a
+reading and `[EVENT, ms since the anchor, object]` for an event or a reply: what goes into a batch later,
+with the point's number in this lane file in place of its index in the batch.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.model import ClockState, Event, Json, Quality, Reading, Reply
+
+EVENT = -1
+MAX_RECORDS = 500
+_PLAIN, _ZLIB = b"\0", b"\1"
+_WORTH_PACKING = 200
+_SCALARS = (float, int, str, bool, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One wall/boot pair: what turns a block's boot-clock times into UTC when they are sent."""
+
+    boot_id: str
+    boot: int
+    wall: int
+    clock: ClockState
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Records `first`..`last`; `rows` is None where the CRC says that they are not what was written."""
+
+    first: int
+    count: int
+    anchor: Anchor
+    rows: Sequence[Any] | None
+    size: int
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+def reading_row(reading: Reading, number: int, boot: int) -> list[Any]:
+    """A reading as a block's row. TypeError where the value is not a scalar; NaN and infinity are no values."""
+    value = reading.value
+    quality, reason = reading.quality, reading.reason
+    if type(value) is float and not math.isfinite(value):
+        value, quality, reason = None, Quality.BAD, reason or "not_a_number"
+    elif type(value) not in _SCALARS:
+        raise TypeError(f"{reading.point}: a value is a number, text, bool or None, not {value!r}")
+    row: list[Any] = [number, reading.at - boot, value]
+    more: dict[str, Json] = {}
+    if reading.device_time is not None:
+        more["device_time"] = reading.device_time
+    if reading.context is not None:
+        more["context"] = reading.context
+    if reading.transaction is not None:
+        more["transaction"] = reading.transaction
+    if quality is not Quality.GOOD or reason is not None or more:
+        row += [quality, reason]
+        if more:
+            row.append(more)
+    return row
+
+
+def event_row(record: Event | Reply, boot: int) -> list[Any]:
+    """An event or a reply as a block's row. TypeError where its content is not JSON."""
+    try:
+        return [EVENT, record.at - boot, orjson.Fragment(orjson.dumps(_document(record)))]
+    except orjson.JSONEncodeError as error:
+        raise TypeError(f"{record} is not JSON: {error}") from None
+
+
+def _document(record: Event | Reply) -> Mapping[str, Any]:
+    match record:
+        case Event():
+            document: dict[str, Any] = {"event": record.kind, "on": record.on}
+            optional = {"say": record.say, "more": dict(record.more), "device_time": record.device_time}
+        case Reply():
+            document = {"cmd": record.command, "state": record.state}
+            optional = {
+                "code": record.code, "say": record.say, "now": dict(record.now), "proof": record.proof,
+                "until": record.until,
+            }  # fmt: skip
+    return document | {key: value for key, value in optional.items() if value not in (None, "", {})}
+
+
+def pack(rows: Sequence[Any]) -> bytes:
+    plain = orjson.dumps(rows)
+    if len(plain) < _WORTH_PACKING:
+        return _PLAIN + plain
+    return _ZLIB + zlib.compress(plain, 1)
+
+
+def unpack(body: bytes) -> list[Any]:
+    rows: list[Any] = orjson.loads(zlib.decompress(body[1:]) if body[:1] == _ZLIB else body[1:])
+    return rows
+
+
+def crc(first: int, count: int, anchor: Anchor, body: bytes) -> int:
+    """Over the row's every column, so that a flipped bit in a time or a number is noticed too."""
+    head = f"{first},{count},{anchor.boot_id},{anchor.boot},{anchor.wall},{anchor.clock}".encode()
+    return zlib.crc32(body, zlib.crc32(head))

@@ -1,0 +1,192 @@
+"""From the buffer to one platform: what is sent next, how much is under way, and what a receipt settles.
+
+Billing before events before live telemetry before the backlog. When a connection opens, telemetry that
+waits becomes the backlog, oldest first and marked so; what comes from then on is live and goes first.
+Only a receipt settles anything: whatever it does not mention is sent again.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.batch import BACKLOG, LIVE, Batch
+from gateway.buffer import Buffer, LaneBuffer
+from gateway.compose import Selection, compose
+from gateway.errors import UplinkError
+from gateway.model import Lane, Receipt
+from gateway.ports import Uplink
+from gateway.ranges import Ranges
+
+WINDOW = 8
+"""Batches under way at once."""
+MAX_STORED = 24 * 1024
+"""Stored bytes of the blocks of one batch: about 64 KB of JSON when unpacked."""
+ENOUGH = 50
+LINGER = 5.0
+"""Live telemetry of fewer than ENOUGH records waits for company this long, unless the line was quiet."""
+_REFUSED_PAUSE = 30.0
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One lane on its way to one platform."""
+
+    lane: LaneBuffer
+    live_from: int
+    under_way: dict[int, int] = field(default_factory=dict)
+    """first -> last of each batch that is sent and not yet answered."""
+
+    def taken(self, uplink: str) -> Ranges:
+        spans = Ranges(self.lane.settled(uplink))
+        for first, last in self.under_way.items():
+            spans.add(first, last)
+        return spans
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What to send next: the unsettled seqs first..last of one lane."""
+
+    stream: _Stream
+    first: int
+    last: int
+    mode: str
+
+
+class Delivery:
+    """Drains the buffer into one uplink. `only` are globs over device ids; empty takes all."""
+
+    def __init__(
+        self,
+        name: str,
+        uplink: Uplink,
+        buffer: Buffer,
+        *,
+        gateway: str,
+        lanes: Sequence[Lane] = tuple(Lane),
+        only: Sequence[str] = (),
+        inventory: int = 0,
+        linger: float = LINGER,
+    ) -> None:
+        self.name = name
+        self.settled_at: float | None = None
+        """Loop time of the last receipt."""
+        self._uplink = uplink
+        self._gateway, self._inventory, self._linger = gateway, inventory, linger
+        self._selection = Selection(tuple(only))
+        self._streams = [_Stream(buffer.lanes[lane], 1) for lane in Lane if lane in lanes]
+        self._sent_live = -1e9
+        self._freed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled, or until a send fails: UplinkError; what was under way is then sent again."""
+        await self._uplink.ready()
+        for stream in self._streams:
+            stream.under_way.clear()
+            stream.live_from = stream.lane.head
+        try:
+            async with asyncio.TaskGroup() as sends:
+                await self._pump(sends)
+        except* UplinkError as group:
+            raise group.exceptions[0] from None
+
+    async def drained(self) -> None:
+        """Wait until everything that is committed now is settled."""
+        for stream in self._streams:
+            goal = stream.lane.head - 1
+            while goal >= 1 and not stream.lane.settled(self.name).covers(1, goal):
+                await self._freed.wait()
+
+    async def _pump(self, sends: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if sum(len(stream.under_way) for stream in self._streams) >= WINDOW:
+                await self._freed.wait()
+                continue
+            wait = None
+            for piece in self._pieces():
+                wait = self._should_wait(piece, loop.time())
+                if wait is None:
+                    await self._launch(piece, sends)
+                    break
+            else:
+                await self._news(wait)
+
+    def _pieces(self) -> list[_Piece]:
+        """What may be sent, most urgent first."""
+        live: list[_Piece] = []
+        late: list[_Piece] = []
+        for stream in self._streams:
+            head, taken = stream.lane.head, stream.taken(self.name)
+            is_split = stream.lane.lane is Lane.TELEMETRY
+            if is_split:
+                first = taken.first_missing(stream.live_from)
+                if first < head:
+                    live.append(self._piece(stream, taken, first, head - 1, LIVE))
+                head = min(head, stream.live_from)
+            first = taken.first_missing(1)
+            if first < head:
+                mode = BACKLOG if is_split else LIVE
+                (late if is_split else live).append(self._piece(stream, taken, first, head - 1, mode))
+        return live + late
+
+    def _piece(self, stream: _Stream, taken: Ranges, first: int, last: int, mode: str) -> _Piece:
+        return _Piece(stream, first, taken.missing(first, last)[0][1], mode)
+
+    def _should_wait(self, piece: _Piece, now: float) -> float | None:
+        """Loop time until which a small live batch waits for company; None sends it now."""
+        if piece.mode is LIVE and piece.stream.lane.lane is Lane.TELEMETRY and piece.last - piece.first + 1 < ENOUGH:
+            due = self._sent_live + self._linger
+            return due if due > now else None
+        return None
+
+    async def _news(self, until: float | None) -> None:
+        """Wait for a commit, a freed place in the window, or `until`."""
+        news = [self._freed.wait(), *(stream.lane.news(stream.lane.head) for stream in self._streams)]
+        tasks = [asyncio.ensure_future(one) for one in news]
+        timeout = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _launch(self, piece: _Piece, sends: asyncio.TaskGroup) -> None:
+        lane = piece.stream.lane
+        blocks = await lane.read(piece.first, piece.last, MAX_STORED)
+        batch = compose(
+            blocks,
+            (piece.first, piece.last),
+            lane=lane,
+            selection=self._selection,
+            gateway=self._gateway,
+            inventory=self._inventory,
+            mode=piece.mode,
+            low=lane.settled(self.name).first_missing(1),
+        )
+        first, last = batch.span
+        piece.stream.under_way[first] = last
+        if piece.mode is LIVE and lane.lane is Lane.TELEMETRY:
+            self._sent_live = asyncio.get_running_loop().time()
+        sends.create_task(self._send(piece.stream, batch), name=f"{self.name}-{lane.lane}-{first}")
+
+    async def _send(self, stream: _Stream, batch: Batch) -> None:
+        try:
+            receipt = await self._uplink.send(batch)
+            self._settle(stream.lane, batch, receipt)
+            if any(retryable for _, _, retryable in receipt.rejected):
+                await asyncio.sleep(_REFUSED_PAUSE)
+        finally:
+            stream.under_way.pop(batch.span[0], None)
+            self._freed.set()
+            self._freed = asyncio.Event()
+
+    def _settle(self, lane: LaneBuffer, batch: Batch, receipt: Receipt) -> None:
+        """Take from a receipt what lies within its batch: a platform cannot settle more than it was sent."""
+        first, last = batch.span
+        accepted = tuple((max(a, first), min(b, last)) for a, b in receipt.accepted if max(a, first) <= min(b, last))
+        rejected = tuple(row for row in receipt.rejected if first <= row[0] <= last)
+        if receipt.epoch != batch.epoch or not (accepted or rejected):
+            raise UplinkError(f"{self.name} answered a batch without settling any of it. It is sent again.")
+        lane.settle(self.name, Receipt(receipt.epoch, accepted, rejected))
+        self.settled_at = asyncio.get_running_loop().time()
