@@ -95,6 +95,20 @@ def code_from_text(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{called}: nothing here turns text into code, and nothing runs through a shell"
 
 
+def installs(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    installers = {"pip", "pip3", "uv", "ensurepip", "apt", "apt-get", "dpkg"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.List(elts=[*words]) | ast.Tuple(elts=[*words]) | ast.Call(args=[*words]):
+                called = {word.value for word in words if isinstance(word, ast.Constant)} & installers
+            case ast.Import(names=names):
+                called = {alias.name for alias in names} & installers
+            case _:
+                continue
+        if called:
+            yield node.lineno, f"{called.pop()}: a running gateway installs nothing"
+
+
 def prints(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
@@ -109,6 +123,7 @@ RULES: dict[Rule, tuple[tuple[str, ...], tuple[str, ...]]] = {
     loose_tasks: (EVERYWHERE, ()),
     lossy_asyncio: (PRODUCT, ()),
     code_from_text: (EVERYWHERE, ()),
+    installs: (PRODUCT, ()),
     prints: (PRODUCT, ("gateway/cli",)),
 }
 
@@ -160,6 +175,8 @@ PLANTED = {
     "eval": ("gateway/profile.py", "x = eval('1')\n", "turns text into code"),
     "os.system": ("bench/end_to_end.py", "os.system('true')\n", "through a shell"),
     "shell": ("dev.py", "subprocess.run('true', shell=True)\n", "through a shell"),
+    "install": ("gateway/load.py", "run(['python3', '-m', 'pip', 'install', name])\n", "installs nothing"),
+    "import pip": ("gateway/load.py", "import pip\n", "installs nothing"),
     "print": ("gateway/web/page.py", "print(1)\n", "belongs to gateway/cli"),
     "long file": ("gateway/site.py", "x = 1\n" * 401, "more than one thought"),
     "long test": ("tests/test_site.py", "x = 1\n" * 601, "more than one thought"),

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "gateway", "drivers", "gateway.model", "gateway.errors", "gateway.quantities"),
     (
+        "gateway.diagnostic",
         "gateway.document",
         "gateway.fields",
         "gateway.ports",
