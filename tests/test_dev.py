@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -231,6 +232,33 @@ def test_32_bit_machines_leave_out_what_has_no_wheel() -> None:
     text = dev.without(("mypy", "librt"), dev.LOCK.read_text())
     names = {line.split("==")[0] for line in text.splitlines() if line[:1].isalnum()}
     assert set(pinned()) - names == {"mypy", "librt"}
+
+
+def test_contributing_says_how_the_lock_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(dev, "quiet", lambda *words: (asked.extend(map(str, words)), (True, ""))[1])
+    dev.lock([])
+    command = " ".join(asked).replace(f"{ROOT}/", "").replace("--quiet ", "")
+    assert f"\n{command}\n" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_contributing_lists_every_program() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## System programs")[2]
+    for name, (_, packages) in dev.PROGRAMS.items():
+        assert f"| `{packages}` |" in text, name
+
+
+PATHS = r"`((?:tests|gateway|drivers|config|bench|docs)/[\w./-]+)`"
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "CONTRIBUTING.md"])
+def test_the_pages_name_only_what_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for path in re.findall(PATHS, text):
+        assert (ROOT / path).exists(), path
+    for path, names in re.findall(r"`(tests/[\w/]+\.py)` \(([^)]*)\)", text):
+        for name in re.findall(r"`(\w+)`", names):
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"
 
 
 # ---- Mosquitto ------------------------------------------------------------------------------------------------

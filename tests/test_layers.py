@@ -170,6 +170,15 @@ def test_imports_run_downwards_only() -> None:
     assert violations(ROOT) == []
 
 
+def test_contributing_shows_every_layer() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("\n## ")[0]
+    rows = {int(row.split("|")[1]): row for row in table.splitlines() if row.startswith("| ") and row[2].isdigit()}
+    for number, names in enumerate(LAYERS):
+        for name in names:
+            if name not in PACKAGES and name != "gateway.__main__":
+                assert f"`{name}`" in rows[number] or f"`{name.removeprefix('gateway.')}`" in rows[number], name
+
+
 PLANTED = [
     ("upwards", {"gateway/model.py": "import gateway.buffer\n", "gateway/buffer/__init__.py": ""}, "higher layer"),
     (
