@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,19 @@ def test_the_pages_name_only_what_exists(page: str) -> None:
     for path, names in re.findall(r"`(tests/[\w/]+\.py)` \(([^)]*)\)", text):
         for name in re.findall(r"`(\w+)`", names):
             assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"
+
+
+def test_the_wheel_carries_what_is_not_code_too(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        carried = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        scripts = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    listed = subprocess.run(
+        ["git", "ls-files", "gateway", "drivers", "config"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert set(listed) <= carried
+    assert {name.partition("/")[0] for name in carried} == {"gateway", "drivers", "config"}
+    assert scripts == ["[console_scripts]\nlampione = gateway.cli:main\n"]
 
 
 # ---- Mosquitto ------------------------------------------------------------------------------------------------
