@@ -19,8 +19,8 @@ from gateway.ranges import Ranges
 
 WINDOW = 8
 """Batches under way at once."""
-MAX_STORED = 24 * 1024
-"""Stored bytes of the blocks of one batch: about 64 KB of JSON when unpacked."""
+MAX_BYTES = 40 * 1024
+"""JSON of the blocks of one batch: some 64 KB as a batch, whose rows carry their seq."""
 ENOUGH = 50
 LINGER = 5.0
 """Live telemetry of fewer than ENOUGH records waits for company this long, unless the line was quiet."""
@@ -153,7 +153,7 @@ class Delivery:
 
     async def _launch(self, piece: _Piece, sends: asyncio.TaskGroup) -> None:
         lane = piece.stream.lane
-        blocks = await lane.read(piece.first, piece.last, MAX_STORED)
+        blocks = await lane.read(piece.first, piece.last, MAX_BYTES)
         batch = compose(
             blocks,
             (piece.first, piece.last),

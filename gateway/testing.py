@@ -5,13 +5,15 @@ Part of the package so that a driver kept elsewhere is tested with the same piec
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from gateway.errors import StorageError
-from gateway.model import ClockState, Device, Event, Json, Lane, Reading, Record
-from gateway.ports import Link
+from gateway.batch import Batch, decode, encode
+from gateway.errors import StorageError, UplinkError
+from gateway.model import ClockState, Device, Event, Json, Lane, Reading, Receipt, Record
+from gateway.ports import Link, Receive
+from gateway.ranges import Ranges
 
 T = TypeVar("T")
 
@@ -151,3 +153,88 @@ def make_link(
         bound=bound.append,
         secret=lambda place: (secrets or {})[place],
     )
+
+
+def jumped(main: Coroutine[Any, Any, T], grace: float = 0.0) -> T:
+    """Run `main` on a jumping loop of its own; with sockets in it, `grace` is the real time they are given."""
+    with asyncio.Runner(loop_factory=lambda: JumpingLoop(grace)) as runner:
+        return runner.run(main)
+
+
+class MemoryPlatform:
+    """An `Uplink` and the platform behind it: stores by identity, answers after that, can be cut off.
+
+    `arrivals` keeps every batch in the order of its arrival, `records` what is stored by (lane, epoch, seq),
+    `twice` what came again. Batches go through the wire's own encoding.
+    """
+
+    def __init__(self, delay: float = 0.02) -> None:
+        self.arrivals: list[Batch] = []
+        self.records: dict[tuple[Lane, str, int], Any] = {}
+        self.skipped: dict[tuple[Lane, str], Ranges] = {}
+        self.twice = 0
+        self.answers = True
+        """False: it stores, but its answers are lost on the way."""
+        self.refuse: Callable[[int], str | None] = lambda _seq: None
+        """seq -> reason for a record that the platform will never take."""
+        self._up = asyncio.Event()
+        self._up.set()
+        self._cut = asyncio.Event()
+        self.delay = delay
+        self._news = asyncio.Event()
+
+    def cut(self) -> None:
+        """The connection is gone until `mend`: what is under way is neither stored nor answered."""
+        self._up.clear()
+        self._cut.set()
+
+    def mend(self) -> None:
+        self._cut.clear()
+        self._up.set()
+
+    async def run(self, receive: Receive) -> None:  # noqa: ARG002 - it has no commands
+        await asyncio.Event().wait()
+
+    async def ready(self) -> None:
+        await self._up.wait()
+
+    async def send(self, batch: Batch) -> Receipt:
+        batch = decode(encode(batch))
+        try:
+            async with asyncio.timeout(self.delay):
+                await self._cut.wait()
+            raise UplinkError("The platform is cut off.")
+        except TimeoutError:
+            pass
+        accepted = self._store(batch)
+        if not self.answers:
+            raise UplinkError("The platform's answer was lost.")
+        return Receipt(batch.epoch, tuple(accepted), tuple(self._refused(batch)))
+
+    def _store(self, batch: Batch) -> Ranges:
+        self.arrivals.append(batch)
+        accepted = Ranges([batch.span])
+        refused = {seq for seq, _, _ in self._refused(batch)}
+        for row in [*batch.readings, *batch.events]:
+            key = (batch.lane, batch.epoch, row[0])
+            if row[0] in refused:
+                continue
+            self.twice += key in self.records
+            self.records[key] = row
+        for first, last, _ in batch.skip:
+            self.skipped.setdefault((batch.lane, batch.epoch), Ranges()).add(first, last)
+        self._news.set()
+        self._news = asyncio.Event()
+        if not refused:
+            return accepted
+        return Ranges([(seq, seq) for seq in range(batch.span[0], batch.span[1] + 1) if seq not in refused])
+
+    def _refused(self, batch: Batch) -> list[tuple[int, str, bool]]:
+        rows = [row[0] for row in [*batch.readings, *batch.events]]
+        return [(seq, why, False) for seq in sorted(rows) if (why := self.refuse(seq)) is not None]
+
+    async def until(self, holds: Callable[["MemoryPlatform"], bool], within: float = 30.0) -> None:
+        """Wait until `holds(self)`; TimeoutError after `within` seconds of the loop."""
+        async with asyncio.timeout(within):
+            while not holds(self):
+                await self._news.wait()

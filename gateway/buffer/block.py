@@ -41,6 +41,7 @@ class Block:
     anchor: Anchor
     rows: Sequence[Any] | None
     size: int
+    """Bytes of its rows as JSON."""
 
     @property
     def last(self) -> int:
@@ -99,9 +100,9 @@ def pack(rows: Sequence[Any]) -> bytes:
     return _ZLIB + zlib.compress(plain, 1)
 
 
-def unpack(body: bytes) -> list[Any]:
-    rows: list[Any] = orjson.loads(zlib.decompress(body[1:]) if body[:1] == _ZLIB else body[1:])
-    return rows
+def unpack(body: bytes) -> bytes:
+    """The rows as JSON."""
+    return zlib.decompress(body[1:]) if body[:1] == _ZLIB else body[1:]
 
 
 def crc(first: int, count: int, anchor: Anchor, body: bytes) -> int:

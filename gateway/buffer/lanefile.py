@@ -214,7 +214,7 @@ class LaneFile:
         self._db.executemany("DELETE FROM block WHERE first=?", done)
 
     def read(self, first: int, last: int, max_bytes: int) -> list[Block]:
-        """Blocks that touch first..last, in order, until their stored size passes `max_bytes` (one at least)."""
+        """Blocks that touch first..last, in order, until their JSON passes `max_bytes` (one at least)."""
         blocks: list[Block] = []
         size = 0
         try:
@@ -228,8 +228,9 @@ class LaneFile:
                     continue
                 anchor = Anchor(boot_id, boot, wall, ClockState(clock))
                 is_whole = crc(at, count, anchor, body) == check
-                blocks.append(Block(at, count, anchor, unpack(body) if is_whole else None, len(body)))
-                size += len(body)
+                plain = unpack(body) if is_whole else b""
+                blocks.append(Block(at, count, anchor, orjson.loads(plain) if is_whole else None, len(plain)))
+                size += len(plain)
                 if size >= max_bytes:
                     break
         except sqlite3.DatabaseError as error:

@@ -1,0 +1,172 @@
+"""From the buffer to a platform: order, settlement by receipts, outages of any length, filters that are not losses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gateway.batch import BACKLOG, LIVE
+from gateway.buffer import Buffer
+from gateway.delivery import Delivery
+from gateway.model import Event, Lane, Point, Reading
+from gateway.ranges import Ranges
+from gateway.supervise import Watch, supervise
+from gateway.testing import LoopClock, MemoryPlatform, jumped
+
+POWER = Point("here/feeder/power", "power_active", "W")
+DUST = Point("lp-1/pm/pm25", "pm25", "ug/m3")
+
+Act = Callable[[Buffer, MemoryPlatform, Delivery], Awaitable[None]]
+
+
+def on_a_street(folder: Path, act: Act, *, lanes: tuple[Lane, ...] = tuple(Lane), only: tuple[str, ...] = ()) -> None:
+    """Run `act` beside a buffer and a supervised delivery into a platform in memory, in jumped time."""
+
+    async def main() -> None:
+        platform = MemoryPlatform()
+        buffer = Buffer(folder, "cab-017", LoopClock())
+        await buffer.open()
+        buffer.know([POWER, DUST])
+        for lane in buffer.lanes.values():
+            await lane.enrol({"city": "oldest"} if lane.lane in lanes else {})
+        delivery = Delivery("city", platform, buffer, gateway="cab-017", lanes=lanes, only=only)
+        downs: list[str] = []
+
+        async def down(say: str) -> None:
+            downs.append(say)
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(buffer.run()),
+                tasks.create_task(supervise("city", delivery.run, watch=Watch(), down=down)),
+            ]
+            await act(buffer, platform, delivery)
+            for task in running:
+                task.cancel()
+        assert not [say for say in downs if "error of the gateway's own" in say]
+        await buffer.close()
+
+    jumped(main())
+
+
+async def produce(buffer: Buffer, seconds: int, every: int = 1) -> None:
+    """Two readings for each second, handed over `every` so many seconds."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for _ in range(0, seconds, every):
+        at = buffer.lanes[Lane.TELEMETRY]._clock.boot()
+        await buffer.emit([Reading(POWER.id, 230.5, at), Reading(DUST.id, 0.0, at)] * every)
+        due += every
+        await asyncio.sleep(due - loop.time())
+
+
+def delivered(platform: MemoryPlatform, lane: Lane = Lane.TELEMETRY) -> Ranges:
+    return Ranges([(seq, seq) for at, _, seq in platform.records if at is lane])
+
+
+def test_every_record_arrives_once_and_is_deleted(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        await produce(buffer, 100)
+        await platform.until(lambda it: len(it.records) == 200)
+        await asyncio.sleep(5)
+        assert delivered(platform) == Ranges([(1, 200)])
+        assert platform.twice == 0
+        held, _, _ = await buffer.lanes[Lane.TELEMETRY].depth()
+        assert held == 0
+
+    on_a_street(tmp_path, act)
+
+
+def test_a_platform_gone_for_ten_hours_gets_live_first_then_the_backlog_each_ascending(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        await produce(buffer, 30)
+        platform.cut()
+        await produce(buffer, 36_000, every=100)
+        before = len(platform.arrivals)
+        platform.delay = 2.0
+        platform.mend()
+        await produce(buffer, 120)
+        await platform.until(lambda it: len(it.records) == 2 * (30 + 36_000 + 120), within=600)
+        assert delivered(platform) == Ranges([(1, 2 * 36_150)])
+        assert platform.twice == 0
+        after = platform.arrivals[before:]
+        live = [batch.span[0] for batch in after if batch.mode == LIVE]
+        late = [batch.span[0] for batch in after if batch.mode == BACKLOG]
+        assert live == sorted(live)
+        assert late == sorted(late)
+        assert min(live) > max(late), "what is live starts at the head"
+        first_live = next(i for i, batch in enumerate(after) if batch.mode == LIVE)
+        last_late = max(i for i, batch in enumerate(after) if batch.mode == BACKLOG)
+        assert first_live < last_late, "live does not wait for the backlog's end"
+        times = [batch.time + row[2] for batch in after for row in batch.readings]
+        assert max(times) - min(times) >= 36_000 * 1000, "true times, not the time of sending"
+
+    on_a_street(tmp_path, act)
+
+
+def test_lost_answers_send_again_and_the_platform_knows_the_records(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        platform.answers = False
+        await produce(buffer, 20)
+        platform.answers = True
+        await asyncio.sleep(120)
+        assert delivered(platform) == Ranges([(1, 40)])
+        assert platform.twice > 0
+        held, _, _ = await buffer.lanes[Lane.TELEMETRY].depth()
+        assert held == 0
+
+    on_a_street(tmp_path, act)
+
+
+def test_a_record_that_the_platform_never_takes_does_not_block_the_others(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        platform.refuse = lambda seq: "unknown_device" if seq == 7 else None
+        await produce(buffer, 20)
+        await asyncio.sleep(60)
+        assert delivered(platform) == Ranges([(1, 6), (8, 40)])
+        held, _, _ = await buffer.lanes[Lane.TELEMETRY].depth()
+        assert held == 0
+
+    on_a_street(tmp_path, act)
+
+
+def test_what_an_uplink_does_not_take_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        await produce(buffer, 20)
+        await platform.until(lambda it: len(it.records) == 20)
+        assert {batch.points for batch in platform.arrivals} == {(("here/feeder/power", "power_active", "W"),)}
+        assert {why for batch in platform.arrivals for _, _, why in batch.skip} == {"not_selected"}
+        everything = delivered(platform)
+        for spans in platform.skipped.values():
+            for first, last in spans:
+                everything.add(first, last)
+        assert everything == Ranges([(1, 40)]), "nothing is unaccounted for"
+
+    on_a_street(tmp_path, act, lanes=(Lane.TELEMETRY,), only=("here/*",))
+
+
+def test_billing_and_events_go_before_telemetry(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        await produce(buffer, 5)
+        platform.cut()
+        await asyncio.sleep(60)
+        await produce(buffer, 600)
+        await buffer.emit([Event("link_down", "line", 60_000, "gone")], lane=Lane.EVENT)
+        await buffer.emit([Event("transaction_begin", "cp-1/evse", 60_000)], lane=Lane.BILLING)
+        before = len(platform.arrivals)
+        platform.mend()
+        await platform.until(lambda it: len(it.records) == 2 * 605 + 2, within=120)
+        assert [batch.lane for batch in platform.arrivals[before : before + 3]] == ["billing", "event", "telemetry"]
+
+    on_a_street(tmp_path, act)
+
+
+def test_low_names_the_oldest_record_that_is_still_to_come(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        await produce(buffer, 50)
+        await platform.until(lambda it: len(it.records) == 100)
+        stored = Ranges()
+        for batch in platform.arrivals:
+            assert stored.first_missing(1) >= batch.low, "a receiver that counts holes below low finds none"
+            stored.add(*batch.span)
+
+    on_a_street(tmp_path, act)
