@@ -222,9 +222,8 @@ def fetch_mosquitto() -> str:
     # apt knows which libraries this machine lacks; its own lists may be empty, or too old to download from.
     went_well, output = quiet("apt-get", *own_cache, *download)
     if not went_well:
-        went_well, output = quiet("apt-get", *own_cache, *own_lists, "update")
-        if went_well:
-            went_well, output = quiet("apt-get", *own_cache, *own_lists, *download)
+        quiet("apt-get", *own_cache, *own_lists, "update")  # one dead third-party source spoils only its exit code
+        went_well, output = quiet("apt-get", *own_cache, *own_lists, *download)
     packages = sorted((cache / "archives").glob("*.deb"))
     for package in packages:
         went_well, output = quiet("dpkg-deb", "-x", package, new) if went_well else (went_well, output)
