@@ -1,0 +1,338 @@
+"""What the gateway knows now: last value per point, health of devices, links, uplinks and lanes, each with its reason.
+
+Written by `note` after each emit and by a few setters, read by the page and the command line. Nothing is
+stored and nothing is decided here that a driver or the supervisor has not said, with one exception: a
+device whose points are bad or overdue is not called healthy because nobody complained.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.model import ClockState, Device, DeviceId, Event, Json, Lane, Point, PointId, Quality, Reading, Record
+from gateway.ports import Clock
+
+STALE_AFTER = 3
+"""Poll intervals without a reading after which a point is stale."""
+PACE = 0.5
+"""Seconds for which changes gather before `changed` tells of them."""
+_NAMED = 3
+_CLOCK = {
+    ClockState.SYNCED: "",
+    ClockState.CORRECTED: "The clock was set a short while ago; earlier readings are corrected when they are sent.",
+    ClockState.HOLDOVER: "The clock was set once and runs on by itself. Connect network or GNSS.",
+    ClockState.UNSYNCED: "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS.",
+}
+_BECAUSE = {
+    "comm_failure": "no answer",
+    "device_failure": "the device reports a fault",
+    "out_of_range": "out of range",
+    "not_a_number": "not a number",
+    "absent": "not fitted",
+    "stale": "too old",
+    "warming_up": "warming up",
+    "substituted": "substituted",
+    "counter_reset": "the counter started again",
+    "config_error": "configured wrongly",
+}
+
+
+class Health(StrEnum):
+    UP = "up"
+    DEGRADED = "degraded"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+COLOUR = {Health.UP: "green", Health.DEGRADED: "amber", Health.DOWN: "red", Health.UNKNOWN: "red"}
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A link or an uplink: None until somebody has said whether it is up."""
+
+    since: int
+    up: bool | None = None
+    say: str = ""
+    restarts: int = 0
+    acknowledged: int | None = None
+
+    def turn(self, *, up: bool, say: str, at: int) -> None:
+        if up is not self.up:
+            self.up, self.since = up, at
+        self.say = say
+
+
+@dataclass(slots=True)
+class _Lane:
+    records: int = 0
+    oldest: int | None = None
+    size: int = 0
+    committed: int = 0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Device:
+    id: DeviceId
+    link: str
+    said: _Peer
+    version: int = 1
+    records: int = 0
+    slots: list["_Slot"] = field(default_factory=list)
+    verdict: tuple[Health, str] = (Health.UNKNOWN, "")
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One point and its newest reading. `limit`: milliseconds after which a reading is stale."""
+
+    device: _Device
+    point: Point
+    limit: float
+    since: int
+    """Boot time at which its quality last changed, or at which it came back after silence."""
+    reading: Reading | None = None
+    at: int = 0
+    quality: Quality | None = None
+
+    def name(self) -> str:
+        slug = self.point.id.rpartition("/")[2]
+        return slug.replace("_", " ")
+
+    def is_stale(self, now: int) -> bool:
+        return now - self.at > self.limit
+
+
+class Status:
+    """`links`: the devices on each link; `every`: poll interval in seconds by device id, or by point id where one
+    differs. A point without an interval never turns stale. Every `at` is milliseconds of the boot clock.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        clock: Clock,
+        links: Mapping[str, Sequence[Device]],
+        *,
+        every: Mapping[str, float],
+        uplinks: Sequence[str] = (),
+    ) -> None:
+        self.gateway = gateway
+        self.version = 1
+        """Grows with every change; see `changed`."""
+        self._clock = clock
+        self._started = now = clock.boot()
+        self._links = {name: _Peer(now) for name in links}
+        self._uplinks = {name: _Peer(now) for name in uplinks}
+        self._lanes = {lane: _Lane() for lane in Lane}
+        self._configuration = ("", "", now)
+        self._devices: dict[DeviceId, _Device] = {}
+        self._slots: dict[PointId, _Slot] = {}
+        for link, devices in links.items():
+            for device in devices:
+                held = self._devices[device.id] = _Device(device.id, link, _Peer(now))
+                for point in device.points.values():
+                    seconds = every.get(point.id, every.get(device.id, math.inf))
+                    slot = _Slot(held, point, STALE_AFTER * 1000 * seconds, now, at=now)
+                    self._slots[point.id] = slot
+                    held.slots.append(slot)
+        self._news = asyncio.Event()
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Records that an emit has just accepted. Readings of points that are not of this site are ignored."""
+        slots = self._slots
+        self.version = version = self.version + 1
+        for record in records:
+            if type(record) is Reading:
+                slot = slots.get(record.point)
+                if slot is None:
+                    continue
+                at, quality = record.at, record.quality
+                if quality is not slot.quality or at - slot.at > slot.limit:
+                    slot.quality, slot.since = quality, at
+                slot.reading, slot.at = record, at
+                device = slot.device
+                device.records += 1
+                device.version = version
+            elif type(record) is Event:
+                self._note_event(record)
+        self._news.set()
+
+    def link(self, name: str, *, up: bool, say: str = "") -> None:
+        """What the supervisor found; each call with up=False counts as one more failure."""
+        peer = self._links[name]
+        peer.turn(up=up, say=say, at=self._clock.boot())
+        if not up:
+            peer.restarts += 1
+        self._touch()
+
+    def uplink(self, name: str, *, connected: bool, say: str = "") -> None:
+        peer = self._uplinks[name]
+        peer.turn(up=connected, say=say, at=self._clock.boot())
+        if not connected:
+            peer.restarts += 1
+        self._touch()
+
+    def acknowledged(self, name: str, at: int) -> None:
+        """The platform behind this uplink last settled records at `at`."""
+        self._uplinks[name].acknowledged = at
+        self._touch()
+
+    def lane(
+        self, lane: Lane, *, records: int, oldest_ms: int | None, size: int, committed: int, error: str | None = None
+    ) -> None:
+        """Held `records`, the age of the oldest, bytes on disk, records ever committed, why the last commit failed."""
+        oldest = None if oldest_ms is None else self._clock.boot() - oldest_ms
+        self._lanes[lane] = _Lane(records, oldest, size, committed, error)
+        self._touch()
+
+    def configuration(self, running: str, say: str = "") -> None:
+        """The hash of the site file that runs; `say`: what is wrong with the file that does not."""
+        self._configuration = (running, say, self._clock.boot())
+        self._touch()
+
+    def last(self, point: PointId) -> Reading | None:
+        """The newest reading of a point; None where there was none yet, KeyError where there is no such point."""
+        return self._slots[point].reading
+
+    def is_reachable(self, device: DeviceId) -> bool:
+        """Whether nothing speaks against giving this device a command now."""
+        held = self._devices[device]
+        return self._links[held.link].up is not False and self._is_said_down(held) is False
+
+    async def changed(self, after: int) -> int:
+        """Wait until `version` is beyond `after`, then gather for PACE seconds; returns the new version."""
+        while self.version <= after:
+            self._news.clear()
+            await self._news.wait()
+        await asyncio.sleep(PACE)
+        return self.version
+
+    def snapshot(self, now: int, after: int = 0) -> dict[str, Json]:
+        """All of it as JSON, ages counted back from `now` (docs/page.md); devices only if changed since `after`."""
+        self._judge_all(now)
+        running, rejected, applied = self._configuration
+        clock = self._clock.state()
+        return {
+            "v": 1,
+            "version": self.version,
+            "after": after,
+            "gateway": self.gateway,
+            "uptime_ms": now - self._started,
+            "clock": {"state": clock.value, "say": _CLOCK[clock], "time": self._clock.wall()},
+            "configuration": {"running": running, "say": rejected, "since_ms": now - applied},
+            "links": [
+                {"name": name, "up": peer.up, "say": peer.say, "since_ms": now - peer.since, "restarts": peer.restarts}
+                for name, peer in self._links.items()
+            ],
+            "uplinks": [
+                {
+                    "name": name, "connected": peer.up, "say": peer.say, "since_ms": now - peer.since,
+                    "restarts": peer.restarts, "acknowledged_ms": _age(now, peer.acknowledged),
+                }
+                for name, peer in self._uplinks.items()
+            ],
+            "lanes": [
+                {
+                    "name": name.value, "records": lane.records, "oldest_ms": _age(now, lane.oldest),
+                    "bytes": lane.size, "committed": lane.committed, "error": lane.error,
+                }
+                for name, lane in self._lanes.items()
+            ],
+            "devices": [self._device(device, now) for device in self._devices.values() if device.version > after],
+        }  # fmt: skip
+
+    def _touch(self) -> None:
+        self.version += 1
+        self._news.set()
+
+    def _note_event(self, event: Event) -> None:
+        device = self._devices.get(event.on)
+        if device is not None:
+            device.records += 1
+            device.version = self.version
+        match event.kind:
+            case "device_up" | "device_down" if device is not None:
+                device.said.turn(up=event.kind == "device_up", say=event.say, at=event.at)
+            case "link_up" | "link_down" if event.on in self._links:
+                self._links[event.on].turn(up=event.kind == "link_up", say=event.say, at=event.at)
+
+    def _device(self, device: _Device, now: int) -> dict[str, Json]:
+        health, say, since = self._judge(device, now)
+        return {
+            "id": device.id, "link": device.link, "health": health.value, "colour": COLOUR[health], "say": say,
+            "since_ms": now - since, "records": device.records,
+            "points": [_point(slot, now) for slot in device.slots],
+        }  # fmt: skip
+
+    def _judge_all(self, now: int) -> None:
+        """A device that falls silent changes without a record: its new verdict is a change like any other."""
+        for device in self._devices.values():
+            verdict = self._judge(device, now)[:2]
+            if verdict != device.verdict:
+                device.verdict = verdict
+                self.version += 1
+                device.version = self.version
+
+    def _judge(self, device: _Device, now: int) -> tuple[Health, str, int]:
+        """(health, one sentence or '', boot time since when)."""
+        link, said = self._links[device.link], device.said
+        if link.up is False:
+            return Health.DOWN, link.say or f"Its link {device.link} is down.", link.since
+        if self._is_said_down(device):
+            return Health.DOWN, said.say or f"{device.id} does not answer.", said.since
+        heard = [slot for slot in device.slots if slot.reading is not None]
+        if not heard and not said.up:
+            return Health.UNKNOWN, "Nothing has been heard from it yet.", self._started
+        bad = [slot for slot in heard if slot.quality is Quality.BAD]
+        if bad and len(bad) == len(device.slots):
+            return Health.DOWN, f"No point has a value: {_list(bad)}.", max(slot.since for slot in bad)
+        stale = [slot for slot in device.slots if slot.is_stale(now)]
+        doubtful = [slot for slot in heard if slot.quality is not Quality.GOOD and slot not in stale]
+        parts = []
+        if doubtful:
+            parts.append(f"{_count(doubtful, device)} not good: {_list(doubtful)}")
+        if stale:
+            parts.append(f"{_count(stale, device)} overdue: {_list(stale, because=False)}")
+        if parts:
+            began = [slot.since for slot in doubtful] + [round(slot.at + slot.limit) for slot in stale]
+            return Health.DEGRADED, f"{'; '.join(parts)}.", min(began)
+        return Health.UP, "", max([slot.since for slot in heard] + [said.since, link.since])
+
+    def _is_said_down(self, device: _Device) -> bool:
+        """A good reading that is newer than the bad news outweighs it."""
+        said = device.said
+        return said.up is False and not any(
+            slot.at > said.since and slot.quality is Quality.GOOD for slot in device.slots
+        )
+
+
+def _age(now: int, at: int | None) -> int | None:
+    return None if at is None else now - at
+
+
+def _point(slot: _Slot, now: int) -> dict[str, Json]:
+    point, reading = slot.point, slot.reading
+    return {
+        "id": point.id, "quantity": point.quantity, "unit": point.unit, "phase": point.phase,
+        "direction": point.direction, "value": reading.value if reading else None,
+        "age_ms": now - reading.at if reading else None, "quality": reading.quality.value if reading else None,
+        "reason": reading.reason if reading else None, "stale": slot.is_stale(now),
+    }  # fmt: skip
+
+
+def _count(slots: Sequence[_Slot], device: _Device) -> str:
+    points = "point" if len(device.slots) == 1 else "points"
+    return f"{len(slots)} of {len(device.slots)} {points} {'is' if len(slots) == 1 else 'are'}"
+
+
+def _list(slots: Sequence[_Slot], *, because: bool = True) -> str:
+    named = []
+    for slot in slots[:_NAMED]:
+        reason = slot.reading.reason if because and slot.reading else None
+        named.append(f"{slot.name()} ({_BECAUSE.get(reason, reason)})" if reason else slot.name())
+    rest = len(slots) - _NAMED
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
