@@ -53,7 +53,7 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 MOSQUITTO_BY = {  # the Debian package starts a server on port 1883 when installed: mask it first
-    "apt-get": "sudo systemctl mask mosquitto && sudo apt-get install mosquitto",
+    "apt-get": "sudo systemctl mask mosquitto && sudo apt-get update && sudo apt-get install mosquitto",
     "dnf": "sudo dnf install mosquitto",
     "pacman": "sudo pacman -S mosquitto",
     "zypper": "sudo zypper install mosquitto",
