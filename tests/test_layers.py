@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "gateway", "drivers", "gateway.model", "gateway.errors", "gateway.quantities"),
     (
         "gateway.diagnostic",
+        "gateway.diagnostic",
         "gateway.document",
         "gateway.fields",
         "gateway.ports",
@@ -41,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.delivery",
         "gateway.testing",
         "gateway.log",
+        "gateway.notify",
     ),
     ("drivers.*", "gateway.uplinks", "gateway.controls", "gateway.web", "gateway.receiver"),
     ("gateway.load",),
