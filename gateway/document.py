@@ -5,11 +5,10 @@ something else): the model that reads them gives them their type. A mistake is a
 file, line and column, the line itself with a caret, why, and the fix.
 """
 
-import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,47 +16,30 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.errors import ConfigError
+from gateway.diagnostic import Diagnostic, DocumentError, Location, Mistake, unknown
+
+__all__ = [
+    "Diagnostic",
+    "Document",
+    "DocumentError",
+    "Location",
+    "Mistake",
+    "check",
+    "collect",
+    "parse",
+    "read",
+    "unknown",
+]
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000
 MAX_DEPTH = 40
 
-Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
-
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """One mistake. `code` is a stable slug with an entry in docs/diagnostics.md; line and column count from 1."""
-
-    code: str
-    file: str
-    line: int
-    column: int
-    why: str
-    fix: str = ""
-    source: str = field(default="", compare=False)
-    width: int = field(default=1, compare=False)
-
-    def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.why} [{self.code}]"
-        if self.source:
-            number = f"{self.line:>5} | "
-            caret = " " * (len(number) + self.column - 1) + "^" * max(1, self.width)
-            text += f"\n{number}{self.source}\n{caret}"
-        return text + (f"\n      Fix: {self.fix}" if self.fix else "")
-
-    def json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class DocumentError(ConfigError):
-    """Everything that is wrong with one document or several."""
-
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
-        self.diagnostics = list(diagnostics)
-        super().__init__("\n".join(map(str, self.diagnostics)))
+# libyaml reads a 300-device site eight times faster; armv7l has no wheel with it. Only its events are used: its
+# composer recurses on the C stack, and a file of brackets would end the process.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +54,7 @@ class Document:
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
+        self.text = text
         self.lines = text.splitlines()
         self.values: dict[Location, _Place] = {}
         self.keys: dict[Location, _Place] = {}
@@ -86,23 +69,49 @@ class Document:
                 break
             at = at[:-1]
         place = place or _Place(1, 1, 1)
-        source = self.lines[place.line - 1] if place.line <= len(self.lines) else ""
-        return Diagnostic(code, self.file, place.line, place.column, why, fix, source, place.width)
+        return Diagnostic(code, self.file, place.line, place.column, why, fix, self._line(place.line), place.width)
+
+    def line(self, at: Location) -> int:
+        """The line of the key, else the value, at `at`."""
+        place = self.keys.get(at) or self.values.get(at)
+        return place.line if place else 1
+
+    def hide(self, at: Location) -> None:
+        """Black out the value at `at`: a secret in clear text must not travel on in its own diagnostic."""
+        if place := self.values.get(at):
+            line, start = self._line(place.line), place.column - 1
+            end = start + place.width if place.width > 1 else len(line)
+            self.lines[place.line - 1] = line[:start] + "•" * (end - start) + line[end:]
+
+    def ordered(self, found: Iterable[Diagnostic]) -> list[Diagnostic]:
+        """In the order of the lines, each place and code once, with what was hidden since blacked out."""
+        unique: dict[tuple[str, str, int, int], Diagnostic] = {}
+        for one in found:
+            if one.file == self.file and one.source:
+                one = replace(one, source=self._line(one.line))
+            unique.setdefault((one.file, one.code, one.line, one.column), one)
+        return sorted(unique.values(), key=lambda one: (one.file != self.file, one.file, one.line, one.column))
+
+    def _line(self, number: int) -> str:
+        return self.lines[number - 1] if number <= len(self.lines) else ""
 
 
 def read(path: Path) -> Document:
     """The document in `path`. DocumentError: unreadable, not UTF-8, not YAML, duplicate keys."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DocumentError(
-            [Diagnostic("unreadable_file", str(path), 1, 1, f"cannot be read: {error.strerror}", "Check the path.")]
-        ) from None
+        why, fix = f"cannot be read: {error.strerror}", "Check the path, and who may read it."
+        raise DocumentError([Diagnostic("unreadable_file", str(path), 1, 1, why, fix)]) from None
     return parse(raw, str(path))
 
 
 def parse(raw: bytes | str, file: str) -> Document:
-    """The document in `raw`, all of whose syntax mistakes are raised together as a DocumentError."""
+    """The document in `raw`, all of whose mistakes of form are raised together as a DocumentError."""
+    if len(raw) > MAX_BYTES:
+        why = f"larger than {MAX_BYTES // 1024**2} MB"
+        raise DocumentError([Diagnostic("too_large", file, 1, 1, why, "Split the file.")])
     try:
         text = raw if isinstance(raw, str) else raw.decode()
     except UnicodeDecodeError as error:
@@ -110,25 +119,32 @@ def parse(raw: bytes | str, file: str) -> Document:
         why = "the file is not UTF-8 text"
         raise DocumentError([Diagnostic("not_utf8", file, line, 1, why, "Save it as UTF-8.")]) from None
     document = Document(file, text)
-    if len(text) > MAX_BYTES:
-        raise DocumentError([Diagnostic("too_large", file, 1, 1, f"larger than {MAX_BYTES} bytes", "Split the file.")])
+    reader = _Reader(document)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = reader.graph(yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        source = document.lines[line - 1] if line <= len(document.lines) else ""
-        why = f"not YAML: {error.problem or error.context}"
-        fix = "Check the indentation, the colon after the key, and quotes around text with `: ` or `#`."
-        raise DocumentError([Diagnostic("bad_yaml", file, line, column, why, fix, source)]) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DocumentError([Diagnostic("bad_yaml", file, 1, 1, f"not YAML: {error}")]) from None
-    reader = _Reader(document)
+        raise DocumentError([reader.bad_yaml(error.problem or error.context or "", line, column)]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        why = f"character {error.character!r}" if isinstance(error.character, str) else f"U+{error.character:04X}"
+        raise DocumentError([reader.bad_yaml(f"{why} cannot stand here", line, 1)]) from None
     if node is not None:
         document.tree = reader.plain(node, ())
     if reader.found:
-        raise DocumentError(reader.found)
+        raise DocumentError(document.ordered(reader.found))
     return document
+
+
+@dataclass(slots=True)
+class _Node:
+    """A scalar (`text`, None for YAML's null), a list (`items`), or a map (keys and values in turn)."""
+
+    place: _Place
+    text: str | None = None
+    items: "list[_Node] | None" = None
+    map: bool = False
 
 
 class _Reader:
@@ -137,100 +153,179 @@ class _Reader:
         self.found: list[Diagnostic] = []
         self.nodes = 0
 
-    def plain(self, node: yaml.Node, at: Location) -> Any:
-        self.nodes += 1
-        if self.nodes > MAX_NODES or len(at) > MAX_DEPTH:
-            why = f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}"
-            raise DocumentError([Diagnostic("too_large", self.document.file, 1, 1, why)])
-        self.document.values[at] = _place(node)
-        match node:
-            case yaml.MappingNode():
-                return self._map(node, at)
-            case yaml.SequenceNode():
-                return [self.plain(item, (*at, index)) for index, item in enumerate(node.value)]
-            case yaml.ScalarNode():
-                is_null = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
-                return None if is_null else node.value
-            case _:
-                raise AssertionError(node)
+    def bad_yaml(self, problem: str, line: int, column: int) -> Diagnostic:
+        lines = self.document.lines
+        source = lines[line - 1] if line <= len(lines) else ""
+        fix = "Check the indentation, the colon after the key, and quotes around text with `: ` or `#`."
+        if "\t" in source[: max(1, column)]:
+            fix = "Indent with spaces: YAML takes no tabs there."
+        return Diagnostic("bad_yaml", self.document.file, line, column, f"not YAML: {problem}", fix, source)
 
-    def _map(self, node: yaml.MappingNode, at: Location) -> dict[str, Any]:
+    def graph(self, events: Iterable[Any]) -> _Node | None:
+        """The root node; an alias is the very node that its anchor names."""
+        root: _Node | None = None
+        documents = 0
+        anchors: dict[str, _Node] = {}
+        above: list[_Node] = []
+        for event in events:
+            place = _place(event)
+            match event:
+                case yaml.DocumentStartEvent():
+                    documents += 1
+                    if documents > 1:
+                        raise DocumentError([self.bad_yaml("a second document starts", place.line, place.column)])
+                    continue
+                case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                    above.pop()
+                    continue
+                case yaml.AliasEvent():
+                    node = anchors.get(event.anchor or "")
+                    if node is None or node in above:
+                        problem = f"`*{event.anchor}` names nothing that stands above it"
+                        raise DocumentError([self.bad_yaml(problem, place.line, place.column)])
+                case yaml.ScalarEvent():
+                    is_null = event.style in (None, "") and event.value in ("", "~", "null", "Null", "NULL")
+                    node = _Node(place, None if is_null else event.value)
+                case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                    node = _Node(place, items=[], map=isinstance(event, yaml.MappingStartEvent))
+                case _:
+                    continue
+            if not isinstance(event, yaml.AliasEvent) and event.anchor:
+                anchors[event.anchor] = node
+            if above:
+                typing.cast(list[_Node], above[-1].items).append(node)
+            else:
+                root = node
+            if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+                above.append(node)
+                self._bounded(place, len(above))
+        return root
+
+    def _bounded(self, place: _Place, depth: int) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            why = f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}"
+            fix = "Split the file; a list or map that repeats itself may be the cause."
+            raise DocumentError([Diagnostic("too_large", self.document.file, place.line, place.column, why, fix)])
+
+    def plain(self, node: _Node, at: Location) -> Any:
+        self._bounded(node.place, len(at))
+        self.document.values[at] = node.place
+        if node.items is None:
+            return node.text
+        if not node.map:
+            return [self.plain(item, (*at, index)) for index, item in enumerate(node.items)]
         tree: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                place = _place(key_node)
-                self.found.append(
-                    Diagnostic("bad_key", self.document.file, place.line, place.column, "a key must be one word")
-                )
+        pairs = iter(node.items)
+        for key_node, value_node in zip(pairs, pairs, strict=True):
+            key = key_node.text
+            if key is None:
+                where = (self.document.file, key_node.place.line, key_node.place.column)
+                source = self.document.lines[key_node.place.line - 1]
+                fix = "Write one word, or put it in quotes."
+                self.found.append(Diagnostic("bad_key", *where, "a key must be one word", fix, source))
                 continue
-            key = key_node.value
             here = (*at, key)
             if key in tree:
                 first = self.document.keys[here].line
-                self.document.keys[here] = _place(key_node)
+                self.document.keys[here] = key_node.place
                 why = f"`{key}` stands here a second time; the first is in line {first}"
                 fix = "Keep one of the two: the other would be lost without a word."
                 self.found.append(self.document.diagnostic("duplicate_key", here, why, fix, key=True))
                 continue
-            self.document.keys[here] = _place(key_node)
+            self.document.keys[here] = key_node.place
             tree[key] = self.plain(value_node, here)
         return tree
 
 
-def _place(node: yaml.Node) -> _Place:
-    start, end = node.start_mark, node.end_mark
+def _place(event: Any) -> _Place:
+    start, end = event.start_mark, event.end_mark
     width = end.column - start.column if end.line == start.line else 1
     return _Place(start.line + 1, start.column + 1, max(1, width))
 
 
 def check(document: Document, model: type[Model], tree: Any = None, at: Location = ()) -> Model:
     """`tree` (else the whole document) as `model`. DocumentError with every mistake, each at its place."""
-    subject = document.tree if tree is None else tree
+    made, found = collect(document, model, document.tree if tree is None else tree, at)
+    if made is None:
+        raise DocumentError(document.ordered(found))
+    return made
+
+
+def collect(
+    document: Document, model: type[Model], tree: Any, at: Location = (), context: Any = None
+) -> tuple[Model | None, list[Diagnostic]]:
+    """`tree`, which stands at `at`, as `model`; or None and every mistake in it."""
     try:
-        return model.model_validate({} if subject is None else subject)
+        return model.model_validate({} if tree is None else tree, context=context), []
     except ValidationError as error:
-        raise DocumentError([_explain(document, model, detail, at) for detail in error.errors()]) from None
-
-
-class Mistake(ValueError):
-    """Raised inside a model's validators: a mistake with its own code and fix."""
-
-    def __init__(self, code: str, why: str, fix: str = "") -> None:
-        super().__init__(why)
-        self.code, self.fix = code, fix
+        return None, [_explain(document, model, detail, at) for detail in error.errors()]
 
 
 def _explain(document: Document, model: type[BaseModel], detail: ErrorDetails, at: Location) -> Diagnostic:
-    where = at + _known_part(document, at, detail["loc"])
-    last = str(detail["loc"][-1]) if detail["loc"] else ""
-    raised = detail.get("ctx", {}).get("error")
+    context = detail.get("ctx", {})
+    raised, given = context.get("error"), detail["input"]
+    loc = detail["loc"]
+    is_key = bool(loc) and loc[-1] == "[key]"
+    if isinstance(raised, Mistake):
+        loc = (*loc, *raised.at)
+    where = at + _known_part(document, at, loc)
+    last = str(loc[-1]) if loc else ""
     match detail["type"]:
         case "extra_forbidden":
-            why, fix = unknown(last, sorted(_allowed(model, detail["loc"][:-1])))
+            models = _models_at(model, loc[:-1])
+            for one in models:
+                if fix := getattr(one, "later", {}).get(last):
+                    why = f"`{last}` is not supported in this version"
+                    return document.diagnostic("later_version", where, why, fix, key=True)
+            why, fix = unknown(last, sorted({key for one in models for key in _keys(one)}))
+            if any(word in last.lower() for word in ("pass", "secret", "token", "key")):
+                document.hide(where)
             return document.diagnostic("unknown_key", where, why, fix, key=True)
         case "missing":
             why = f"`{last}` is missing" + (f" in `{where[-1]}`" if where else "")
             return document.diagnostic("missing_key", where, why, f"Add `{last}: …`.", key=True)
         case "literal_error" | "enum":
-            expected = [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
-            why, fix = unknown(str(detail["input"]), expected)
+            expected = [word.strip("' ") for word in context["expected"].replace(" or ", ",").split(",")]
+            why, fix = unknown(str(given), expected)
             return document.diagnostic("unknown_word", where, why, fix)
         case _ if isinstance(raised, Mistake):
+            if raised.code == "clear_text_secret":
+                document.hide(where)
             return document.diagnostic(raised.code, where, str(raised), raised.fix)
+        case kind if kind in _SENTENCES:
+            why, fix = (text.format_map(context) for text in _SENTENCES[kind])
+            subject = f"`{given}`" if isinstance(given, str | int | float) else "what stands here"
+            return document.diagnostic("bad_value", where, f"{subject} {why}", fix, key=is_key)
         case _:
             why = str(raised) if raised else detail["msg"]
             why = why[0].lower() + why[1:]
-            if isinstance(detail["input"], str | int | float):
-                why = f"`{detail['input']}`: {why}" if f"`{detail['input']}`" not in why else why
-            return document.diagnostic("bad_value", where, why, "")
+            if isinstance(given, str | int | float) and f"`{given}`" not in why:
+                why = f"`{given}`: {why}"
+            return document.diagnostic("bad_value", where, why, key=is_key)
 
 
-def unknown(word: str, known: Sequence[str]) -> tuple[str, str]:
-    """(why, fix) for a word that is not among the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"`{word}` is unknown; did you mean `{near[0]}`?", f"Write `{near[0]}`."
-    return f"`{word}` is unknown", f"Valid here: {', '.join(known)}." if known else "Remove it."
+# Pydantic's error type -> what is wrong with `…` in plain words, and the fix.
+_SENTENCES = {
+    "int_parsing": ("is not a whole number", "Write digits only."),
+    "int_from_float": ("is not a whole number", "Write digits only."),
+    "int_type": ("is not a whole number", "Write digits only."),
+    "float_parsing": ("is not a number", "Write digits, with a dot before decimals."),
+    "float_type": ("is not a number", "Write digits, with a dot before decimals."),
+    "finite_number": ("is not a finite number", "Write digits, with a dot before decimals."),
+    "bool_parsing": ("is neither true nor false", "Write `true` or `false`."),
+    "bool_type": ("is neither true nor false", "Write `true` or `false`."),
+    "string_type": ("should be text", "Write one value after the colon."),
+    "dict_type": ("should be a map: keys with values under it", "Write `key: value` lines below it, indented."),
+    "model_type": ("should be a map: keys with values under it", "Write `key: value` lines below it, indented."),
+    "list_type": ("should be a list", "Write `[one, two]`."),
+    "tuple_type": ("should be a list", "Write `[one, two]`."),
+    "string_pattern_mismatch": ("does not have the form {pattern}", "Use small letters, digits, `-` and `_`."),
+    "greater_than_equal": ("is too small: at least {ge}", "Write {ge} or more."),
+    "greater_than": ("is too small: more than {gt}", "Write more than {gt}."),
+    "less_than_equal": ("is too large: at most {le}", "Write {le} or less."),
+    "less_than": ("is too large: less than {lt}", "Write less than {lt}."),
+}
 
 
 def _known_part(document: Document, at: Location, loc: Location) -> Location:
@@ -243,12 +338,12 @@ def _known_part(document: Document, at: Location, loc: Location) -> Location:
     return found
 
 
-def _allowed(model: type[BaseModel], loc: Location) -> set[str]:
-    """The keys that the models found along `loc` take."""
+def _models_at(model: type[BaseModel], loc: Location) -> list[type[BaseModel]]:
+    """The models found along `loc`."""
     models: list[Any] = [model]
     for part in loc:
         models = [inner for outer in models for inner in _step(outer, part)] or models
-    return {key for one in models for m in _models_in(one) for key in _keys(m)}
+    return [found for one in models for found in _models_in(one)]
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """The kinds of value that people write in site files and profiles, each as a pydantic type with its unit and rules."""
 
 import re
-from typing import Annotated, Any
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
 
-from gateway.document import Mistake
+from gateway.diagnostic import Mistake
 from gateway.quantities import convert
 
 
@@ -13,6 +15,8 @@ class Written(BaseModel):
     """Base of everything that people write: unknown keys are mistakes, values never change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    later: ClassVar[Mapping[str, str]] = {}
+    """Keys of later versions, each with what to write for now: the mistake is then called what it is."""
 
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -79,8 +83,11 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name in small letters, digits, `-` and `_`: assets, devices, links, points, uplinks."""
 
 
+CREDENTIAL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
 def _secret(text: Any) -> Any:
-    if text == "secret" or (isinstance(text, str) and re.fullmatch(r"secret:[A-Za-z0-9._-]+", text)):
+    if text == "secret" or (isinstance(text, str) and re.fullmatch(f"secret:{CREDENTIAL}", text)):
         return text
     raise Mistake(
         "clear_text_secret",
@@ -90,9 +97,34 @@ def _secret(text: Any) -> Any:
     )
 
 
+class _IsSecret:
+    """Marks a field that holds a reference to a credential."""
+
+
 Secret = Annotated[
     str,
     BeforeValidator(_secret),
-    WithJsonSchema({"type": "string", "pattern": "^secret(:[A-Za-z0-9._-]+)?$"}),
+    _IsSecret(),
+    WithJsonSchema({"type": "string", "pattern": f"^secret(:{CREDENTIAL})?$"}),
 ]
 """A reference to a credential, never the credential: `secret` or `secret:NAME`."""
+
+
+def secrets(model: BaseModel) -> Iterator[tuple[str, str]]:
+    """(key, reference) of every secret that `model` refers to; below another key as `tls.key`."""
+    for name, field in type(model).model_fields.items():
+        key, value = field.alias or name, getattr(model, name)
+        if isinstance(value, str) and (
+            _marked(field.annotation) or any(isinstance(m, _IsSecret) for m in field.metadata)
+        ):
+            yield key, value
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        for part, below in inner:
+            if isinstance(below, BaseModel):
+                for rest, reference in secrets(below):
+                    yield ".".join(filter(None, (key, str(part), rest))), reference
+
+
+def _marked(annotation: Any) -> bool:
+    parts = typing.get_args(annotation)
+    return any(isinstance(part, _IsSecret) or _marked(part) for part in parts)

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 from pydantic import StringConstraints, model_validator
 
 from gateway import document
-from gateway.document import Diagnostic, DocumentError, Mistake
+from gateway.document import Diagnostic, Document, DocumentError, Mistake
 from gateway.fields import Duration, Slug, Written
 from gateway.model import DeviceId, Point
 from gateway.quantities import DIRECTIONS, PHASES, QUANTITIES, STATISTICS, convert
 
 ProfileId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)+/[1-9][0-9]*$")]
+DriverName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*$")]
 
 
 class ProfilePoint(Written):
@@ -37,7 +38,8 @@ class ProfilePoint(Written):
         known = QUANTITIES.get(self.quantity)
         if known is None and not self.quantity.startswith("x_"):
             why, fix = document.unknown(self.quantity, sorted(QUANTITIES))
-            raise Mistake("unknown_quantity", f"quantity {why}", f"{fix} Or name it `x_{self.quantity}` with its unit.")
+            fix += f" Or name it `x_{self.quantity}` with its unit."
+            raise Mistake("unknown_quantity", f"quantity {why}", fix, ("quantity",))
         if known is None and self.unit is None:
             raise Mistake(
                 "missing_unit", f"`{self.quantity}` is a quantity of your own: it needs a unit", "Add `unit: …`."
@@ -46,14 +48,14 @@ class ProfilePoint(Written):
             try:
                 convert(self.unit, known.unit)
             except ValueError as error:
-                raise Mistake("bad_unit", f"{self.quantity}: {error}") from None
+                raise Mistake("bad_unit", f"{self.quantity}: {error}", at=("unit",)) from None
         for word, among, what in (
             (self.phase, PHASES, "phase"), (self.direction, DIRECTIONS, "direction"),
             (self.statistic, STATISTICS, "statistic"),
         ):  # fmt: skip
             if word is not None and word not in among:
                 why, fix = document.unknown(word, among)
-                raise Mistake("unknown_word", f"{what} {why}", fix)
+                raise Mistake("unknown_word", f"{what} {why}", fix, (what,))
         return self
 
     def point(self, device: DeviceId, slug: str) -> Point:
@@ -84,7 +86,7 @@ class Profile(Written):
     """The head that every profile has."""
 
     profile: ProfileId
-    driver: Slug
+    driver: DriverName
     kind: Slug
     """What it is: meter, charger, particulate, luminaire …"""
     title: str = ""
@@ -108,7 +110,8 @@ class DeviceKeys(Written):
 class LinkKeys(Written):
     """Keys that every link in a site file has; drivers subclass it with their own."""
 
-    driver: Slug
+    driver: DriverName
+    """`modbus`, `ocpp`, `serial`; a name with a dot is a package installed beside the gateway."""
 
 
 class Catalogue:
@@ -135,7 +138,11 @@ class Catalogue:
 
 def load(path: Path, model_of: Callable[[str], type[Profile]]) -> Profile:
     """The profile in `path`; `model_of(driver)` gives its driver's model. DocumentError with every mistake."""
-    written = document.read(path)
+    return parse(document.read(path), path.stem, model_of)
+
+
+def parse(written: Document, stem: str, model_of: Callable[[str], type[Profile]]) -> Profile:
+    """The profile in a document that was read from `<stem>.yaml`. DocumentError with every mistake."""
     driver = written.tree.get("driver") if isinstance(written.tree, Mapping) else None
     if not isinstance(driver, str):
         why = "a profile needs `driver:` to say which protocol it is for"
@@ -143,11 +150,12 @@ def load(path: Path, model_of: Callable[[str], type[Profile]]) -> Profile:
     try:
         model = model_of(driver)
     except LookupError as error:
-        raise DocumentError([written.diagnostic("unknown_word", ("driver",), str(error))]) from None
+        fix = getattr(error, "fix", "")
+        raise DocumentError([written.diagnostic("unknown_driver", ("driver",), str(error), fix)]) from None
     profile = document.check(written, model)
     name, _, _version = profile.profile.partition("/")
-    if name != path.stem:
-        why = f"the file is called {path.name}, but the profile is `{profile.profile}`"
+    if name != stem:
+        why = f"the file is called {stem}.yaml, but the profile is `{profile.profile}`"
         raise DocumentError([written.diagnostic("name_mismatch", ("profile",), why, f"Call the file {name}.yaml.")])
     return profile
 
