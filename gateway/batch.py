@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.model import ClockState, Lane, Point, Receipt
+from gateway.ranges import Ranges
 
 VERSION = 1
 MEDIA_TYPE = "application/vnd.lampione.batch+json; v=1"
@@ -139,6 +140,8 @@ def _check_rows(batch: Batch) -> None:
     first, last = batch.span
     if last < first:
         raise BatchError(f"span {first}..{last} ends before it starts")
+    if not (isinstance(batch.readings, list) and isinstance(batch.events, list)):
+        raise BatchError("readings or events are not a list")
     seqs: list[int] = []
     for row in batch.readings:
         if not (isinstance(row, list) and len(row) >= 4 and all(type(n) is int for n in row[:3])):
@@ -150,15 +153,19 @@ def _check_rows(batch: Batch) -> None:
         if not (isinstance(row, list) and len(row) == 3 and type(row[0]) is int and isinstance(row[2], dict)):
             raise BatchError(f"event {row!r} is not [seq, ms, object]")
         seqs.append(row[0])
-    skipped = 0
+    skipped = Ranges()
     for a, b, why in batch.skip:
         if not first <= a <= b <= last:
             raise BatchError(f"skip {a}..{b} ({why}) is not within span {first}..{last}")
-        skipped += b - a + 1
+        if skipped.missing(a, b) != [(a, b)]:
+            raise BatchError(f"skip {a}..{b} ({why}) repeats what another skips")
+        skipped.add(a, b)
+    if skipped and any(seq in skipped for seq in seqs):
+        raise BatchError("a record is there and skipped at once")
     if len(set(seqs)) != len(seqs) or (seqs and not (first <= min(seqs) and max(seqs) <= last)):
         raise BatchError(f"seqs repeat or leave span {first}..{last}")
-    if len(seqs) + skipped != last - first + 1:
-        raise BatchError(f"span {first}..{last} is not accounted for: {len(seqs)} records, {skipped} skipped")
+    if len(seqs) + skipped.total() != last - first + 1:
+        raise BatchError(f"span {first}..{last} is not accounted for: {len(seqs)} records, {skipped.total()} skipped")
 
 
 def encode_receipt(gateway: str, lane: Lane, receipt: Receipt) -> bytes:
