@@ -6,7 +6,7 @@ Only a receipt settles anything: whatever it does not mention is sent again.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.batch import BACKLOG, LIVE, Batch
@@ -67,10 +67,10 @@ class Delivery:
         only: Sequence[str] = (),
         inventory: int = 0,
         linger: float = LINGER,
+        acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self.settled_at: float | None = None
-        """Loop time of the last receipt."""
+        self._acknowledged = acknowledged
         self._uplink = uplink
         self._gateway, self._inventory, self._linger = gateway, inventory, linger
         self._selection = Selection(tuple(only))
@@ -189,4 +189,4 @@ class Delivery:
         if receipt.epoch != batch.epoch or not (accepted or rejected):
             raise UplinkError(f"{self.name} answered a batch without settling any of it. It is sent again.")
         lane.settle(self.name, Receipt(receipt.epoch, accepted, rejected))
-        self.settled_at = asyncio.get_running_loop().time()
+        self._acknowledged()

@@ -153,6 +153,10 @@ class LaneBuffer:
             self._wake.clear()
             await self._commit()
 
+    async def flush(self) -> None:
+        """Commit what has gathered now. StorageError when the disk refuses."""
+        await self._promise()
+
     async def close(self) -> None:
         """Commit what has gathered and close the file."""
         await self._commit()

@@ -1,0 +1,331 @@
+"""The composition root: makes a gateway of a site and keeps its parts running; alone in knowing everybody."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from gateway import load
+from gateway.buffer import Buffer
+from gateway.clock import SystemClock
+from gateway.commands import Commands, Reach
+from gateway.delivery import Delivery
+from gateway.errors import StorageError
+from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
+from gateway.notify import Notifier
+from gateway.ports import Clock, Driver, Emit, Link, Platform, Uplink
+from gateway.profile import DeviceKeys, Profile, ProfilePoint
+from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
+from gateway.status import Status
+from gateway.supervise import Watch, supervise
+
+log = structlog.get_logger()
+
+LAST_WORDS = 5.0
+"""Seconds that delivery is given at the end to send what is committed."""
+_LANE_EVERY = 2.0
+
+
+class Gateway:
+    """One site, running. `rejected` is one sentence on the site file that does not run, or ''."""
+
+    def __init__(
+        self, site: Site, state: Path, credentials: Credentials, *, clock: Clock | None = None, rejected: str = ""
+    ) -> None:
+        self.site, self.state, self.credentials = site, state, credentials
+        self.clock = clock or SystemClock(trusted=site.gateway.clock == "trusted")
+        self.watch = Watch()
+        self._notifier = Notifier()
+        self.status = Status(
+            site.gateway.id,
+            self.clock,
+            {link.name: link.devices for link in site.links.values()},
+            every=_intervals(site),
+            uplinks=list(site.uplinks),
+        )
+        self.status.configuration(site.hash, rejected)
+        self.addresses: dict[str, str] = {}
+        """Where what listens is to be found: `links.cs`, `page` -> host:port or URL."""
+        self._rejected = rejected
+        self._stop = asyncio.Event()
+        keys = site.buffer
+        bounds = {Lane.BILLING: keys.billing, Lane.EVENT: keys.event, Lane.TELEMETRY: keys.telemetry}
+        self.buffer = Buffer(
+            state / "buffer", site.gateway.id, self.clock, commit_every=keys.commit_every, bounds=bounds
+        )
+        self._drivers: dict[str, Driver] = {}
+        self._deliveries: dict[str, Delivery] = {}
+
+    def stop(self) -> None:
+        """End in order: no new readings, what is committed goes out for a few seconds, the buffer is closed."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until `stop`. ConfigError: another process has the state folder. StorageError: the disk refuses."""
+        await self.buffer.open()
+        try:
+            await self._run()
+        finally:
+            await self.buffer.close()
+
+    async def _run(self) -> None:
+        self.buffer.know([point for _, device in self.site.devices.values() for point in device.points.values()])
+        for lane in self.buffer.lanes.values():
+            starts = {up.name: up.settings.start for up in self.site.uplinks.values() if lane.lane in up.settings.lanes}
+            await lane.enrol(starts)
+            lane.alive = self.watch.alive(f"buffer-{lane.lane}")
+        async with asyncio.TaskGroup() as tasks:
+            own = [tasks.create_task(self.buffer.run(), name="buffer")]
+            inventory = await self._tell_start()
+            commands = self._commands()
+            own += [
+                tasks.create_task(work, name=name)
+                for name, work in {
+                    "commands": self._keep("commands", commands.run),
+                    "lanes": self._keep("lanes", self._report_lanes),
+                    "watchdog": self._feed_watchdog(),
+                }.items()
+            ]
+            if self.site.page:
+                own.append(tasks.create_task(self._keep("page", self._serve_page), name="page"))
+            uplinks = [
+                tasks.create_task(self._run_uplink(uplink, inventory, commands), name=f"uplink-{uplink.name}")
+                for uplink in self.site.uplinks.values()
+            ]
+            links = [
+                tasks.create_task(self._run_link(link), name=f"link-{link.name}") for link in self.site.links.values()
+            ]
+            await asyncio.to_thread(keep_as_last_good, self.site, self.state)
+            self._notifier.ready()
+            await self._stop.wait()
+            self._notifier.stopping()
+            await _end(links)
+            await self._say_last_words()
+            await _end(uplinks + own)
+
+    def _link(self, site_link: SiteLink) -> Link:
+        place = f"links.{site_link.name}"
+        return Link(
+            name=site_link.name,
+            settings=site_link.settings,
+            devices=site_link.devices,
+            clock=self.clock,
+            state=self.buffer.state(f"{place}/"),
+            alive=self.watch.alive(place),
+            bound=lambda address: self._bound(place, address),
+            secret=resolver(self.site, place, self.credentials),
+        )
+
+    def _commands(self) -> Commands:
+        """Builds the drivers too: a command reaches a device through the driver that owns its wire."""
+        reaches: dict[str, Reach] = {}
+        for site_link in self.site.links.values():
+            driver = load.driver_class(site_link.driver)(self._link(site_link))
+            self._drivers[site_link.name] = driver
+            for device in site_link.devices:
+                reaches[device.id] = Reach(device, partial(self.status.is_reachable, device.id), driver.execute)
+        state = self.buffer.state("commands/")
+        return Commands(reaches, self._noting(state.emit), state, self.clock)
+
+    async def _run_link(self, site_link: SiteLink) -> None:
+        name, driver = site_link.name, self._drivers[site_link.name]
+        emit = self._noting(self.buffer.state(f"links.{name}/").emit)
+        up: bool | None = None
+
+        async def emit_and_rise(
+            records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
+        ) -> None:
+            nonlocal up
+            if not up:
+                up = True
+                self.status.link(name, up=True)
+                await self._tell([Event("link_up", name, self.clock.boot())])
+            await emit(records, lane=lane, state=state)
+
+        async def fall(say: str) -> None:
+            nonlocal up
+            self.status.link(name, up=False, say=say)
+            if up is not False:
+                log.warning("link_down", link=name, say=say)
+                await self._tell([Event("link_down", name, self.clock.boot(), say)])
+                await self._invalidate(site_link.devices, emit)
+            up = False
+
+        await supervise(f"links.{name}", partial(driver.run, emit_and_rise), watch=self.watch, down=fall)
+
+    async def _invalidate(self, devices: Sequence[Device], emit: Emit) -> None:
+        """Each point that had a value gets one record that it has none: silence must not look like the last value."""
+        at = self.clock.boot()
+        lost = [
+            Reading(point.id, None, at, Quality.BAD, Reason.COMM_FAILURE)
+            for device in devices
+            for point in device.points.values()
+            if (last := self.status.last(point.id)) is not None and last.quality is not Quality.BAD
+        ]
+        if lost:
+            try:
+                await emit(lost)
+            except StorageError as error:
+                log.error("not_stored", say=str(error))
+
+    async def _run_uplink(self, up: SiteUplink, inventory: Mapping[str, Json], commands: Commands) -> None:
+        place = f"uplinks.{up.name}"
+        platform = Platform(
+            name=up.name,
+            settings=up.settings,
+            gateway=self.site.gateway.id,
+            tenant=self.site.gateway.tenant,
+            inventory=inventory,
+            clock=self.clock,
+            alive=self.watch.alive(place),
+            secret=resolver(self.site, place, self.credentials),
+        )
+        version = cast("int", inventory["version"])
+        told: dict[str, str] = {}
+
+        async def receive(payload: bytes, retained: bool) -> None:
+            await commands.receive(payload, retained, up.settings.commands)
+
+        async def connect_and_deliver() -> None:
+            uplink: Uplink = load.uplink(up.uplink).Uplink(platform)
+            delivery = self._deliveries[up.name] = Delivery(
+                up.name,
+                uplink,
+                self.buffer,
+                gateway=self.site.gateway.id,
+                lanes=up.settings.lanes,
+                only=up.settings.only,
+                inventory=version,
+                acknowledged=lambda: self.status.acknowledged(up.name, self.clock.boot()),
+            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(uplink.run(receive))
+                await uplink.ready()
+                self.status.uplink(up.name, connected=True)
+                told.pop(up.name, None)
+                log.info("uplink_up", uplink=up.name)
+                await delivery.run()
+
+        async def fall(say: str) -> None:
+            held, _, _ = await self.buffer.lanes[Lane.TELEMETRY].depth()
+            if say != told.get(up.name):
+                log.warning("uplink_down", uplink=up.name, say=say)
+            told[up.name] = say
+            self.status.uplink(up.name, connected=False, say=f"{say} {held:,} readings are safe.")
+
+        await supervise(place, connect_and_deliver, watch=self.watch, down=fall)
+
+    async def _serve_page(self) -> None:
+        from gateway.web.server import Page
+
+        assert self.site.page is not None
+        token = resolver(self.site, "page", self.credentials)("token")
+        page = Page(
+            self.status, token, self.site.page.listen, bound=lambda address: self._bound("page", f"http://{address}")
+        )
+        await page.run()
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        async def down(say: str) -> None:
+            log.warning("down", child=name, say=say)
+
+        await supervise(name, run, watch=self.watch, down=down)
+
+    async def _tell_start(self) -> Mapping[str, Json]:
+        """The events of a start; returns the inventory, whose version grows when its content changes."""
+        await self.buffer.tell_damage()
+        state = self.buffer.state("gateway/")
+        kept = cast("Mapping[str, Json]", state.get("inventory") or {})
+        content = hashlib.sha256(json.dumps(self.site.inventory(0), sort_keys=True).encode()).hexdigest()[:16]
+        is_new = kept.get("content") != content
+        version = cast("int", kept.get("version", 0)) + is_new
+        inventory = self.site.inventory(version)
+        at, gateway = self.clock.boot(), self.site.gateway.id
+        events = [Event("started", gateway, at, more={"config": self.site.hash, "boot": self.clock.boot_id})]
+        if self._rejected:
+            events.append(Event("config_rejected", gateway, at, self._rejected))
+        if is_new:
+            events.append(Event("inventory", gateway, at, more=inventory))
+        await self._tell(events, {"inventory": {"content": content, "version": version}})
+        return inventory
+
+    async def _tell(self, events: Sequence[Event], state: Mapping[str, Json] | None = None) -> None:
+        """The gateway's own events; on a disk that refuses, what happens goes on without being told."""
+        try:
+            await self._noting(self.buffer.state("gateway/").emit)(events, lane=Lane.EVENT, state=state)
+        except StorageError as error:
+            log.error("not_stored", say=str(error))
+
+    def _noting(self, emit: Emit) -> Emit:
+        async def emit_and_note(
+            records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
+        ) -> None:
+            await emit(records, lane=lane, state=state)
+            self.status.note(records)
+
+        return emit_and_note
+
+    async def _report_lanes(self) -> None:
+        alive = self.watch.alive("lanes")
+        while True:
+            alive(60)
+            for lane in self.buffer.lanes.values():
+                held, size, oldest = await lane.depth()
+                age = None if oldest is None else max(0, self.clock.wall() - oldest)
+                self.status.lane(
+                    lane.lane, records=held, oldest_ms=age, size=size, committed=lane.head - 1, error=lane.error
+                )
+            await asyncio.sleep(_LANE_EVERY)
+
+    async def _feed_watchdog(self) -> None:
+        """systemd's watchdog is fed while everybody is within the deadline that he set himself."""
+        period = self._notifier.watchdog
+        while period:
+            late = self.watch.overdue()
+            if late:
+                log.error("overdue", children=late)
+            else:
+                self._notifier.alive()
+            await asyncio.sleep(period / 3)
+
+    def _bound(self, place: str, address: str) -> None:
+        """Tell where we listen, in a file too: an emulator or a script cannot know an ephemeral port otherwise."""
+        self.addresses[place] = address
+        temporary = self.state / "addresses.json.new"
+        temporary.write_text(json.dumps(self.addresses))
+        temporary.rename(self.state / "addresses.json")
+
+    async def _say_last_words(self) -> None:
+        """What is accepted is committed, and goes out if the platform answers."""
+        for lane in self.buffer.lanes.values():
+            await lane.flush()
+        try:
+            async with asyncio.timeout(LAST_WORDS), asyncio.TaskGroup() as waits:
+                for delivery in self._deliveries.values():
+                    waits.create_task(delivery.drained())
+        except TimeoutError:
+            log.info("left_in_buffer", records={name: lane.head for name, lane in self.buffer.lanes.items()})
+
+
+def _intervals(site: Site) -> dict[str, float]:
+    """Seconds between readings, by device or point, where somebody wrote them: for what `Status` calls overdue."""
+    found: dict[str, float] = {}
+    for _, device in site.devices.values():
+        if isinstance(device.settings, DeviceKeys) and device.settings.every is not None:
+            found[device.id] = device.settings.every
+        elif isinstance(device.profile, Profile):
+            of_points: Mapping[str, ProfilePoint] = getattr(device.profile, "points", {})
+            found |= {f"{device.id}/{slug}": point.every for slug, point in of_points.items() if point.every}
+    return found
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
