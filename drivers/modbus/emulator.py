@@ -1,0 +1,209 @@
+"""Plays the far end of a Modbus TCP link: any profiles, backwards through the codec, with faults on command."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from drivers.modbus import frames
+from drivers.modbus.codec import Field, encode
+from drivers.modbus.frames import WRITE_SEVERAL, Request
+from drivers.modbus.scenario import Day
+from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
+from gateway.model import Device
+
+Fault = Literal[
+    "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late",
+    "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction",
+    "previous", "garbage", "close",
+]  # fmt: skip
+BAD_ADDRESS, BAD_VALUE, BAD_FUNCTION = 2, 3, 1
+
+
+class _Unit:
+    """One emulated device: its registers now."""
+
+    def __init__(self, device: Device, now: float) -> None:
+        assert isinstance(device.profile, Profile)
+        self.profile = device.profile
+        self.day = Day(device.id, now)
+        self.places: Mapping[str, Place] = {**self.profile.points, **self.profile.writes}
+        self.fields: dict[str, Field] = dict((*self.profile.fields(), *self.profile.writable()))
+        self.stored: dict[str, tuple[int, ...]] = {
+            slug: encode(field, _first(self.profile, slug) * field.factor + field.offset)
+            for slug, field in self.profile.writable()
+        }
+        self.fault: Fault | None = None
+        self.produced = 0
+        self.previous: tuple[int, ...] = ()
+
+    def read(self, request: Request, now: float) -> tuple[int, ...] | int:
+        """The registers asked for, or an exception code."""
+        line = self.profile.line
+        if not 1 <= request.count <= min(line.max_regs, 125):
+            return BAD_VALUE
+        if line.pairs and (request.addr % 2 or request.count % 2):
+            return BAD_ADDRESS
+        self.day.advance(now)
+        words: dict[int, int] = {}
+        whole = 0
+        end = request.addr + request.count
+        for slug, field in self.fields.items():
+            if field.fc == request.function and field.addr < end and field.end > request.addr:
+                whole += request.addr <= field.addr and field.end <= end
+                words.update(enumerate(self._words(slug, field), field.addr))
+        wanted = range(request.addr, end)
+        missing = [addr for addr in wanted if addr not in words]
+        if len(missing) == request.count or (missing and not line.max_hole):
+            return BAD_ADDRESS
+        self.produced += whole
+        return tuple(words.get(addr, 0) for addr in wanted)
+
+    def write(self, request: Request) -> int:
+        """Store what is written and return 0, or an exception code."""
+        for slug, field in self.profile.writable():
+            place = self.profile.writes[slug]
+            if field.addr == request.addr and field.width == request.count:
+                if place.fc != request.function:
+                    return BAD_FUNCTION
+                self.stored[slug] = request.words
+                return 0
+        return BAD_ADDRESS
+
+    def _words(self, slug: str, field: Field) -> tuple[int, ...]:
+        if slug in self.stored:
+            return self.stored[slug]
+        place = self.places[slug]
+        return encode(field, self.day.value(place.quantity, place.phase, place.direction))
+
+
+class Emulator:
+    """See gateway.ports.Emulator: it listens, so `address` is None."""
+
+    def __init__(self, settings: Settings, devices: Sequence[Device], address: str | None = None) -> None:
+        assert address is None
+        self._settings = settings
+        self._devices = devices
+        self._units: dict[int, _Unit] = {}
+        self._by_id: dict[str, _Unit] = {}
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self.requests = 0
+        self.connections = 0
+
+    async def start(self, port: int = 0) -> Mapping[str, str]:
+        """Listen on 127.0.0.1; `port` 0 is any free one."""
+        now = asyncio.get_running_loop().time()
+        for device in self._devices:
+            if device.id not in self._by_id:
+                assert isinstance(device.settings, DeviceSettings)
+                self._by_id[device.id] = self._units[device.settings.address] = _Unit(device, now)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        return {"host": "127.0.0.1", "port": str(self._server.sockets[0].getsockname()[1])}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Close everything, as a power cut does."""
+        if self._server:
+            self._server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+            await self._server.wait_closed()
+            self._server = None
+
+    def produced(self) -> Mapping[str, int]:
+        """Point values answered so far, by device id."""
+        return {device: unit.produced for device, unit in self._by_id.items()}
+
+    def fault(self, device_id: str, fault: Fault | None) -> None:
+        """From now on the device misbehaves so; None: no more."""
+        assert fault is None or fault in get_args(Fault)
+        self._by_id[device_id].fault = fault
+
+    def set(self, device_id: str, slug: str, value: float | tuple[int, ...]) -> None:
+        """Hold a point at `value` (canonical), or at these very registers."""
+        unit = self._by_id[device_id]
+        unit.stored[slug] = value if isinstance(value, tuple) else encode(unit.fields[slug], value)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        self.connections += 1
+        buffer = b""
+        try:
+            while more := await reader.read(1024):
+                buffer += more
+                while frame := frames.cut(buffer):
+                    buffer = buffer[len(frame) :]
+                    self.requests += 1
+                    answer = await self._answer(frame)
+                    if answer is None:
+                        return
+                    writer.write(answer)
+                    await writer.drain()
+        except (OSError, ValueError):
+            return  # a peer that is gone, or that does not speak Modbus TCP, is not answered
+        except asyncio.CancelledError:
+            return  # the end of the emulator; nobody awaits this task
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _answer(self, frame: bytes) -> bytes | None:
+        """The bytes to send (perhaps none), or None to close the connection."""
+        request = frames.parse(frame)
+        unit = self._units.get(request.unit)
+        if unit is None:
+            return b""  # a line is silent where nobody lives
+        words: tuple[int, ...] = ()
+        if request.function in (frames.WRITE_ONE, WRITE_SEVERAL):
+            code = unit.write(request)
+        else:
+            read = unit.read(request, asyncio.get_running_loop().time())
+            code, words = (read, ()) if isinstance(read, int) else (0, read)
+        answer = frames.refuse(request, code) if code else frames.answer(request, words)
+        if unit.fault is None:
+            unit.previous = words
+            return answer
+        return await self._spoil(unit.fault, unit, request, words, answer)
+
+    async def _spoil(
+        self, fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], answer: bytes
+    ) -> bytes | None:
+        match fault:
+            case "silent":
+                return b""
+            case "late":
+                await asyncio.sleep(self._settings.timeout * 1.5)
+                return answer
+            case "close":
+                return None
+            case "truncated":
+                return answer[:-1]
+            case "short":
+                return frames.answer(request, words[:-1])
+            case "long":
+                return frames.answer(request, (*words, 0))
+            case "wrong_function":
+                return answer[:7] + bytes([answer[7] ^ 7]) + answer[8:]
+            case "wrong_unit":
+                return answer[:6] + bytes([answer[6] ^ 1]) + answer[7:]
+            case "wrong_transaction":
+                return bytes([answer[0] ^ 1]) + answer[1:]
+            case "no_transaction":
+                return b"\0\0" + answer[2:]
+            case "previous":
+                return frames.answer(request, unit.previous)
+            case "garbage":
+                return b"\xde\xad\xbe\xef\xfe\xed\xfa\xce"
+            case _:
+                return frames.refuse(request, int(fault.removeprefix("exception_")))
+
+
+def _first(profile: Profile, slug: str) -> float:
+    """What a setting is before anybody writes it, in the device's unit: the highest it may be."""
+    return profile.writes[slug].bounds[1] or 0.0

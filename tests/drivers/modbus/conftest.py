@@ -1,0 +1,112 @@
+"""A street of emulated meters on one endpoint, and the driver that polls them over real loopback TCP."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from drivers import modbus
+from drivers.modbus.driver import Driver
+from drivers.modbus.emulator import Emulator
+from gateway import profile
+from gateway.model import Command, Device
+from gateway.testing import Recorder, make_link
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+PROFILES = Path(__file__).resolve().parents[3] / "config" / "profiles"
+SDM630 = profile.load(PROFILES / "eastron-sdm630.yaml", lambda _: modbus.Profile)
+TIMEOUT = "150ms"
+
+SELF_IDENTIFYING = modbus.Profile.model_validate(
+    {
+        "profile": "test-register/1",
+        "driver": "modbus",
+        "kind": "meter",
+        "source": "made up: every register holds its own address",
+        "defaults": {"type": "u16"},
+        "points": {
+            f"r{addr}": {"addr": addr, "quantity": "x_address", "unit": "1"} for addr in (*range(8), *range(40, 44))
+        },
+        "writes": {"target": {"addr": 7, "quantity": "x_target", "unit": "1", "min": 0, "max": 100}},
+        "examples": [{"regs": {4: {3: [3]}}, "expect": {"r3": "3"}}],
+    }
+)
+"""Two blocks of input registers that are told apart by their values, and one setting."""
+
+
+def make_device(id: str, address: int, profile: Any = SDM630, every: str | None = "50ms") -> Device:  # noqa: A002
+    settings = modbus.DeviceSettings.model_validate({"link": "line", "address": address, "every": every})
+    return Device(
+        id=id,
+        points=modbus.points(id, profile, settings),
+        verbs=modbus.verbs(profile, settings),
+        settings=settings,
+        profile=profile,
+    )
+
+
+def make_settings(where: Mapping[str, str], timeout: str = TIMEOUT) -> modbus.Settings:
+    return modbus.Settings.model_validate({"driver": "modbus", "timeout": timeout, **where})
+
+
+class Street:
+    """The emulator, the driver and what was recorded."""
+
+    def __init__(self, devices: Sequence[Device], timeout: str = TIMEOUT) -> None:
+        self.devices = devices
+        self.recorder = Recorder()
+        self.timeout = timeout
+        self.emulator = Emulator(make_settings({"host": "127.0.0.1"}, timeout), devices)
+        self.driver: Driver
+
+    async def start(self) -> None:
+        where = await self.emulator.start()
+        for device in self.devices:
+            if device.profile is SELF_IDENTIFYING:
+                for slug, place in SELF_IDENTIFYING.points.items():
+                    self.emulator.set(device.id, slug, place.addr + 1000 * device.settings.address)  # type: ignore[attr-defined]
+        self.port = int(where["port"])
+        self.driver = Driver(make_link(make_settings(where, self.timeout), self.devices, self.recorder))
+
+    async def seen(self, count: int, of: str, within: float = 5.0) -> None:
+        """Wait for `count` more good readings of a device."""
+        before = self.good(of)
+        await self.recorder.until(lambda _: self.good(of) >= before + count, within)
+
+    def good(self, of: str) -> int:
+        return sum(r.quality == "good" for r in self.recorder.readings if r.point.startswith(f"{of}/"))
+
+    def wrong(self) -> list[Any]:
+        """Values of self-identifying points that are not their own."""
+        places = {
+            device.points[slug].id: place.addr + 1000 * device.settings.address  # type: ignore[attr-defined]
+            for device in self.devices
+            if device.profile is SELF_IDENTIFYING
+            for slug, place in SELF_IDENTIFYING.points.items()
+        }
+        return [r for r in self.recorder.readings if r.point in places and r.value not in (None, places[r.point])]
+
+
+@asynccontextmanager
+async def running(*devices: Device, timeout: str = TIMEOUT) -> AsyncIterator[Street]:
+    street = Street(devices, timeout)
+    await street.start()
+    task = asyncio.create_task(street.driver.run(street.recorder))
+    try:
+        yield street
+    finally:
+        task.cancel()
+        async with asyncio.timeout(1):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await street.emulator.stop()
+
+
+def order(on: str, value: Any, do: str = "set") -> Command:
+    return Command(id="c1", issuer="test", do=do, on=on, args={"value": value}, issued=0, expires=1)

@@ -1,0 +1,315 @@
+"""The driver against the emulator over real loopback TCP: what it says, and what no fault makes it say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from drivers.modbus.driver import Driver
+from drivers.modbus.frames import NoAnswer
+from drivers.modbus.tcp import Tcp
+from gateway.errors import CommandError, DeviceError, LinkError, StorageError
+from gateway.model import CommandState, Lane, Quality
+from gateway.testing import make_link
+
+from .conftest import SELF_IDENTIFYING, make_device, make_settings, order, running
+
+if TYPE_CHECKING:
+    from drivers.modbus.emulator import Fault
+
+MISFRAMED: list[Fault] = [
+    "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction", "garbage",
+    "close", "silent", "late",
+]  # fmt: skip
+
+
+async def test_a_poll_is_one_emit_of_everything_in_canonical_units() -> None:
+    async with running(make_device("lp-1/meter", 1)) as street:
+        street.emulator.set("lp-1/meter", "energy_import", 123456)
+        await street.seen(60, "lp-1/meter")
+        lane, first, _ = street.recorder.calls[0]
+        assert lane is Lane.TELEMETRY
+        assert {record.point for record in first} == {point.id for point in street.devices[0].points.values()}
+        assert {r.value for r in street.recorder.readings if r.point.endswith("/energy_import")} == {123456}
+        assert all(r.quality is Quality.GOOD and r.at >= 60_000 for r in street.recorder.readings)
+        assert not street.recorder.events
+        assert street.emulator.produced() == {"lp-1/meter": len(street.recorder.readings)}
+
+
+async def test_an_exception_answer_is_said_once_with_its_name_and_an_action() -> None:
+    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
+        await street.seen(20, "a/m")
+        street.emulator.fault("a/m", "exception_2")
+        await street.recorder.until(lambda r: bool(r.events))
+        event = street.recorder.events[0]
+        assert (event.kind, event.on) == ("device_down", "a/m")
+        assert "exception 2, illegal data address" in event.say
+        assert event.say.endswith("Check that profile eastron-sdm630/1 fits this device.")
+        await street.seen(100, "b/m")
+        bad = [r for r in street.recorder.readings if r.quality is Quality.BAD]
+        polled = set(street.devices[0].points) - {"demand_period"}
+        assert sorted(r.point for r in bad) == sorted(f"a/m/{slug}" for slug in polled)
+        assert all(r.value is None and r.reason == "config_error" for r in bad)
+        street.emulator.fault("a/m", None)
+        await street.recorder.until(lambda r: len(r.events) == 2)
+        assert [(e.kind, e.say) for e in street.recorder.events[1:]] == [("device_up", "a/m answers again.")]
+
+
+async def test_a_silent_unit_leaves_its_neighbour_its_rate() -> None:
+    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
+        await street.seen(40, "b/m")
+        street.emulator.fault("a/m", "silent")
+        await street.recorder.until(lambda r: bool(r.events))
+        event = street.recorder.events[0]
+        assert event.kind == "device_down"
+        assert event.say.startswith("a/m (unit 1 at 127.0.0.1:")
+        assert event.say.endswith("no answer within 0.15 s. Check its power, its unit id and its wiring.")
+        loop = asyncio.get_running_loop()
+        started, before = loop.time(), street.good("b/m")
+        await street.seen(400, "b/m")
+        polls, expected = (street.good("b/m") - before) / 19, (loop.time() - started) / 0.05
+        assert polls >= 0.8 * expected
+        bad = [r for r in street.recorder.readings if r.quality is Quality.BAD]
+        assert len(bad) == len(street.devices[0].points)
+        assert {r.reason for r in bad} == {"comm_failure"}
+
+
+async def test_a_device_that_speaks_again_says_everything_at_once() -> None:
+    async with running(make_device("a/m", 1), timeout="20ms") as street:
+        street.emulator.fault("a/m", "silent")
+        await street.recorder.until(lambda r: bool(r.events))
+        street.emulator.fault("a/m", None)
+        await street.recorder.until(lambda r: len(r.events) == 2)
+        back = [r.point for r in street.recorder.readings if r.quality is Quality.GOOD][:20]
+        assert set(back) == {point.id for point in street.devices[0].points.values()}
+
+
+@pytest.mark.parametrize("fault", MISFRAMED)
+async def test_no_fault_ever_makes_a_value(fault: Fault) -> None:
+    """Registers say their own address, so a value from elsewhere would show."""
+    devices = [make_device("a/m", 1, SELF_IDENTIFYING), make_device("b/m", 2, SELF_IDENTIFYING)]
+    async with running(*devices, timeout="40ms") as street:
+        await street.seen(24, "a/m")
+        street.emulator.fault("a/m", fault)
+        await street.recorder.until(lambda r: bool(r.events))
+        at = len(street.recorder.records)
+        assert street.recorder.events[0].kind == "device_down"
+        await street.seen(60, "b/m")
+        assert not [r for r in street.recorder.records[at:] if getattr(r, "point", "").startswith("a/m/") and r.value]
+        street.emulator.fault("a/m", None)
+        await street.recorder.until(lambda r: r.events[-1].kind == "device_up")
+        await street.seen(24, "a/m")
+        assert street.wrong() == []
+
+
+async def test_only_what_is_refused_is_bad() -> None:
+    """A block that the device does not have costs its own points only, and is said."""
+    sick = SELF_IDENTIFYING.model_copy(update={"line": SELF_IDENTIFYING.line.model_copy(update={"max_regs": 6})})
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
+        street.emulator._by_id["a/m"].profile = sick
+        await street.recorder.until(lambda r: bool(r.events))
+        assert street.recorder.events[0].kind == "device_fault"
+        assert "refuses input registers 0x0000 to 0x0007: exception 3" in street.recorder.events[0].say
+        await street.seen(12, "a/m")
+        bad = {r.point for r in street.recorder.readings if r.quality is Quality.BAD}
+        assert bad == {f"a/m/r{n}" for n in range(8)}
+        assert len(street.recorder.events) == 1
+
+
+async def test_a_gateway_that_closes_idle_connections_is_no_fault() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        await street.seen(20, "a/m")
+        for writer in list(street.emulator._open):
+            writer.close()
+        await street.seen(60, "a/m")
+        assert street.emulator.connections == 2
+        assert not street.recorder.events
+        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
+
+
+async def test_an_endpoint_that_is_gone_is_a_link_error_and_comes_back() -> None:
+    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
+        await street.seen(20, "a/m")
+    street.recorder.records.clear()
+    for _ in range(2):
+        with pytest.raises(LinkError, match=r"127\.0\.0\.1:\d+ refuses the connection\. Check the port"):
+            await street.driver.run(street.recorder)
+    assert len(street.recorder.readings) == 40
+    assert {(r.value, r.quality, r.reason) for r in street.recorder.readings} == {(None, Quality.BAD, "comm_failure")}
+    with pytest.raises(CommandError, match="is down") as refused:
+        await street.driver.execute(order("a/m/demand_period", 15))
+    assert refused.value.code == "link_down"
+    await street.emulator.start(street.port)
+    task = asyncio.create_task(street.driver.run(street.recorder))
+    await street.seen(40, "a/m")
+    task.cancel()
+    await asyncio.wait({task})
+    await street.emulator.stop()
+
+
+async def test_a_restart_of_the_gateway_box_while_polling() -> None:
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
+        await street.seen(24, "a/m")
+        await street.emulator.stop()
+        await street.emulator.start(street.port)
+        await street.seen(24, "a/m")
+        assert street.wrong() == []
+
+
+async def test_an_address_where_nobody_answers() -> None:
+    wire = Tcp("192.0.2.1", 502, 0.05)  # TEST-NET-1, RFC 5737: no such host
+    with pytest.raises(LinkError, match=r"192\.0\.2\.1:502"):
+        await wire.open()
+
+
+async def test_a_full_buffer_does_not_stop_the_polling() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        street.recorder.fail = StorageError("full")
+        street.emulator.fault("a/m", "exception_4")
+        asked = street.emulator.requests
+        async with asyncio.timeout(5):
+            while street.emulator.requests < asked + 20:
+                await asyncio.sleep(0.01)
+        street.recorder.fail = None
+        await street.recorder.until(lambda r: bool(r.events))
+        assert any(r.quality is Quality.BAD for r in street.recorder.readings)
+
+
+async def test_a_write_is_proved_by_reading_back() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        await street.seen(20, "a/m")
+        reply = await street.driver.execute(order("a/m/demand_period", 15))
+        assert (reply.command, reply.state, reply.now, reply.proof) == (
+            "c1", CommandState.SUCCEEDED, {"value": 15}, "readback",
+        )  # fmt: skip
+        assert street.emulator._by_id["a/m"].stored["demand_period"] == (0x4170, 0x0000)
+        await street.recorder.until(lambda r: any(one.context == "command" for one in r.readings))
+        assert [r.value for r in street.recorder.readings if r.point == "a/m/demand_period"] == [60, 15]
+
+
+@pytest.mark.parametrize(
+    ("on", "value", "code", "say"),
+    [
+        ("a/m/demand_period", 61, "above_bound", "a/m/demand_period takes 0 to 60 min; 61 min was asked."),
+        ("a/m/demand_period", -1, "below_bound", "0 to 60 min"),
+        ("a/m/demand_period", 7, "not_a_choice", "takes 0, 5, 8, 10, 15, 20, 30, 60 min"),
+        ("a/m/demand_period", float("nan"), "bad_argument", "takes a number"),
+        ("a/m/demand_period", "15", "bad_argument", "takes a number"),
+        ("a/m/demand_period", True, "bad_argument", "takes a number"),
+        ("a/m/power", 15, "unknown_verb", "takes no `set`"),
+        ("z/m/demand_period", 15, "unknown_verb", "takes no `set`"),
+    ],
+)
+async def test_what_must_not_be_written_is_not(on: str, value: Any, code: str, say: str) -> None:
+    async with running(make_device("a/m", 1)) as street:
+        await street.seen(20, "a/m")
+        with pytest.raises(CommandError, match=say) as refused:
+            await street.driver.execute(order(on, value))
+        assert refused.value.code == code
+        assert street.emulator._by_id["a/m"].stored["demand_period"] == (0x4270, 0x0000)
+
+
+async def test_a_write_that_the_device_ignores_is_no_success() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        await street.seen(20, "a/m")
+        street.emulator._by_id["a/m"].write = lambda _request: 0  # type: ignore[method-assign]
+        with pytest.raises(CommandError, match="was told 15 but says 60") as failed:
+            await street.driver.execute(order("a/m/demand_period", 15))
+        assert failed.value.code == "unconfirmed"
+
+
+async def test_a_write_that_is_refused_says_so() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        await street.seen(20, "a/m")
+        street.emulator.fault("a/m", "exception_3")
+        with pytest.raises(DeviceError, match="exception 3, illegal data value"):
+            await street.driver.execute(order("a/m/demand_period", 15))
+
+
+@pytest.mark.parametrize("fault", ["silent", "truncated", "wrong_function", "close", "late"])
+async def test_a_write_without_an_answer_is_never_a_success(fault: Fault) -> None:
+    async with running(make_device("a/m", 1), timeout="40ms") as street:
+        await street.seen(20, "a/m")
+        street.emulator.fault("a/m", fault)
+        with pytest.raises(CommandError, match="cannot be read back") as failed:
+            await street.driver.execute(order("a/m/demand_period", 15))
+        assert failed.value.code == "unconfirmed"
+
+
+async def test_a_cancelled_command_leaves_the_wire_whole() -> None:
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
+        await street.seen(12, "a/m")
+        for value in range(20):
+            task = asyncio.create_task(street.driver.execute(order("a/m/target", value)))
+            for _ in range(value):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        await street.seen(36, "a/m")
+        assert street.emulator.connections == 1
+        assert street.wrong() == []
+
+
+async def test_a_cancelled_request_never_answers_the_next() -> None:
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING), make_device("b/m", 2)) as street:
+        wire = Tcp("127.0.0.1", street.port, 1.0)
+        for turns in range(12):
+            task = asyncio.create_task(wire.read(1, 4, 0, 4))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            assert await wire.read(1, 4, 40, 4) == [1040, 1041, 1042, 1043]
+        wire.close()
+
+
+async def test_a_cancel_that_comes_with_the_answer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """wait_for of Python 3.11, inside pymodbus, would swallow it, and the driver could not be stopped."""
+    from drivers.modbus import tcp
+
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
+        wire = Tcp("127.0.0.1", street.port, 1.0)
+        await wire.open()
+        task = asyncio.create_task(wire.read(1, 4, 0, 4))
+        find = tcp.find_answer
+
+        def cancel_with_it(asked: bytes, heard: bytes) -> bytes | None:
+            found = find(asked, heard)
+            if found and asked[10:12] == b"\0\4" and asked[8:10] == b"\0\0":
+                asyncio.get_running_loop().call_soon(task.cancel)
+            return found
+
+        monkeypatch.setattr(tcp, "find_answer", cancel_with_it)
+        await asyncio.wait({task}, timeout=2)
+        assert task.cancelled()
+        wire.close()
+
+
+async def test_stopping_in_the_middle_of_a_request_is_quick() -> None:
+    async with running(make_device("a/m", 1), timeout="30s") as street:
+        street.emulator.fault("a/m", "silent")
+        async with asyncio.timeout(5):
+            while not street.emulator.requests:
+                await asyncio.sleep(0.005)
+        task = asyncio.create_task(street.driver.execute(order("a/m/demand_period", 15)))
+        await asyncio.sleep(0)
+    with pytest.raises(CommandError, match="went down"):
+        await task
+
+
+async def test_a_closed_connection_is_noticed_at_once() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        street.emulator.fault("a/m", "close")
+        wire = Tcp("127.0.0.1", street.port, 20.0)
+        async with asyncio.timeout(2):
+            with pytest.raises(NoAnswer, match="closed without an answer"):
+                await wire.read(1, 4, 0, 2)
+
+
+async def test_without_devices_it_waits() -> None:
+    street_settings = make_settings({"host": "127.0.0.1", "port": "9"})
+    driver = Driver(make_link(street_settings, [], None))  # type: ignore[arg-type]
+    with pytest.raises(LinkError):
+        await driver.run(None)  # type: ignore[arg-type]
