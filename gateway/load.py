@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from gateway import document
-from gateway.document import Location
+from gateway import profile as profiles
+from gateway.document import Document, DocumentError, Location
 from gateway.model import DeviceId, Point, Verb
 from gateway.ports import Driver, Emulator, Link, Platform, Uplink
 from gateway.profile import DeviceKeys, LinkKeys, Profile
@@ -77,6 +78,21 @@ def uplinks() -> list[str]:
 def driver(name: str) -> DriverSettings:
     """The settings side of a driver. NotFoundError where there is none, or where the package is not a driver."""
     return cast(DriverSettings, _module("driver", name, "drivers", DriverSettings))
+
+
+def profile_model(name: str) -> type[Profile]:
+    """What `profile.load` asks: the profile model of a driver. NotFoundError where there is no such driver."""
+    return driver(name).Profile
+
+
+def profile(written: Document, stem: str) -> Profile:
+    """The profile in a document read from `<stem>.yaml`, borne out by its own examples. DocumentError otherwise."""
+    found = profiles.parse(written, stem, profile_model)
+    failed = driver(found.driver).self_test(found)
+    if failed:
+        fix = "Correct the point or the example."
+        raise DocumentError(written.ordered(written.diagnostic("example_fails", at, why, fix) for at, why in failed))
+    return found
 
 
 def driver_class(name: str) -> DriverClass:

@@ -6,12 +6,12 @@ wire facts (`drivers/<name>/settings.py`). The author states the device's own un
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import StringConstraints, model_validator
 
 from gateway import document
-from gateway.document import Diagnostic, Document, DocumentError, Mistake
+from gateway.document import Document, DocumentError, Mistake
 from gateway.fields import Duration, Slug, Written
 from gateway.model import DeviceId, Point
 from gateway.quantities import DIRECTIONS, PHASES, QUANTITIES, STATISTICS, convert
@@ -158,9 +158,3 @@ def parse(written: Document, stem: str, model_of: Callable[[str], type[Profile]]
         why = f"the file is called {stem}.yaml, but the profile is `{profile.profile}`"
         raise DocumentError([written.diagnostic("name_mismatch", ("profile",), why, f"Call the file {name}.yaml.")])
     return profile
-
-
-def diagnostics(path: Path, mistakes: Sequence[tuple[tuple[Any, ...], str]]) -> list[Diagnostic]:
-    """A driver's `self_test` result as diagnostics at their places in the profile's file."""
-    written = document.read(path)
-    return [written.diagnostic("example_fails", at, why, "Correct the point or the example.") for at, why in mistakes]

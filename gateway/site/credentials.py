@@ -55,8 +55,7 @@ class Credentials:
 
     def write(self, name: str, value: str) -> Path:
         """Store the credential. ConfigError: no name for one, an empty value, or a folder that refuses."""
-        if not re.fullmatch(CREDENTIAL, name):
-            raise ConfigError(f"`{name}` is no name for a secret: letters, digits, `.`, `-` and `_`.")
+        self.check_name(name)
         if not value.strip():
             raise ConfigError("An empty secret is none.")
         try:
@@ -66,12 +65,18 @@ class Credentials:
             raise ConfigError(f"The secret cannot be stored in {self.folder}: {error.strerror}.") from None
         return self.folder / name
 
+    def check_name(self, name: str) -> None:
+        """ConfigError: no name for a credential."""
+        if not re.fullmatch(CREDENTIAL, name):
+            raise ConfigError(f"`{name}` is no name for a secret: letters, digits, `.`, `-` and `_`.")
+
     def missing(self, site: Site) -> list[Diagnostic]:
         """The credentials that the site refers to and that cannot be read, each where it refers to it."""
         return [found for name, found in site.secrets.items() if self.fault(name)]
 
     def _set(self, name: str) -> str:
-        return f"lampione secret set {name} --secrets {self.folder}"
+        usual = Path("/etc/lampione/secrets")
+        return f"lampione secret set {name}" + ("" if self.folder == usual else f" --secrets {self.folder}")
 
 
 def resolver(site: Site, place: str, credentials: Credentials) -> Callable[[str], str]:

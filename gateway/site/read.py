@@ -74,7 +74,9 @@ class Shelf:
             else:
                 written = document.read(self.catalogue.path(name))
             self.used[name] = (written.file, written.text)
-            return profiles.parse(written, name, lambda driver: code.driver(driver).Profile)
+            if name in self.kept:
+                return profiles.parse(written, name, code.profile_model)
+            return code.profile(written, name)
         except DocumentError as error:
             self.broken[name] = error.diagnostics
             return None

@@ -1,0 +1,102 @@
+"""The command `lampione`: one file per verb, imported when the verb is called.
+
+A verb's file exports `add(verbs)`, which adds its parser, and `run(args) -> int`, its exit code:
+0 ok, 1 a fault was found, 2 usage or configuration, 3 something cannot be reached.
+"""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import ConfigError, LampioneError, LinkError, UplinkError
+
+SITE = Path("/etc/lampione/site.yaml")
+
+VERBS = {
+    "run": "run the gateway on a site file",
+    "check": "check a site file: every mistake at once, with its place and the fix",
+    "simulate": "play the far end of every link of a site file",
+    "demo": "a whole street on this machine: emulated devices, gateway, platform",
+    "receive": "the platform's side: take batches in, store, acknowledge",
+    "profiles": "list, show and check device profiles",
+    "secret": "store credentials, and list which ones a site needs",
+    "schema": "the JSON Schema of the site file, for editors",
+    "version": "what is installed",
+}
+
+Verbs = Any
+"""What `add` is given: argparse's subparsers, whose class has no public name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line. Returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        verb = words[0] if words else ""
+        if verb and not verb.startswith("-") and verb not in VERBS:
+            return _unknown_verb(verb)
+        args = parser(verb).parse_args(words)
+        code: int = importlib.import_module(f"gateway.cli.{args.verb}").run(args)
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (LinkError, UplinkError) as error:
+        print(error, file=sys.stderr)
+        return 3
+    except LampioneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has gone; Python would complain once more while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def parser(verb: str = "") -> argparse.ArgumentParser:
+    """The command line; only `verb` has its options, as only its file is imported."""
+    whole = argparse.ArgumentParser(
+        prog="lampione",
+        description="The edge gateway of a smart street.",
+        epilog="Exit codes: 0 ok, 1 a fault was found, 2 usage or configuration, 3 something cannot be reached.",
+    )
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, line in VERBS.items():
+        if name == verb:
+            importlib.import_module(f"gateway.cli.{name}").add(verbs)
+        else:
+            verbs.add_parser(name, help=line)
+    return whole
+
+
+def add_site(command: argparse.ArgumentParser) -> None:
+    """The arguments of every verb that reads a site file: `site`, `secrets`."""
+    command.add_argument("site", nargs="?", type=Path, default=SITE, metavar="SITE", help=f"the site file ({SITE})")
+    add_secrets(command)
+
+
+def add_secrets(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--secrets", type=Path, metavar="DIR", help="folder of credentials (`secrets` beside the site file)"
+    )
+
+
+def _unknown_verb(word: str) -> int:
+    from gateway.diagnostic import unknown
+
+    why, fix = unknown(word, list(VERBS))
+    print(f"lampione: {why} {fix}", file=sys.stderr)
+    return 2

@@ -1,0 +1,120 @@
+"""`lampione profiles`: the catalogue of devices, and the check that a profile does what its examples say."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway import document, load, profile
+from gateway.cli import SITE, VERBS, Verbs
+from gateway.diagnostic import DocumentError, unknown
+from gateway.errors import ConfigError
+from gateway.profile import Catalogue, Profile
+from gateway.site.read import profile_folders
+
+
+def add(verbs: Verbs) -> None:
+    command = verbs.add_parser(
+        "profiles", help=VERBS["profiles"], description="Device profiles: shipped, and a site's."
+    )
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every profile that a site file can name")
+    show = actions.add_parser("show", help="one profile as it is written")
+    show.add_argument("name", metavar="NAME", help="as `lampione profiles list` shows it")
+    for action in (listing, show):
+        action.add_argument(
+            "--site",
+            type=Path,
+            default=SITE,
+            metavar="SITE",
+            help=f"profiles beside this site file come first ({SITE})",
+        )
+        action.add_argument("--json", action="store_true", help="as JSON")
+    check = actions.add_parser("check", help="check profile files, and run their own examples")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a profile")
+    check.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    match args.action:
+        case "list":
+            return _list(Catalogue(profile_folders(args.site)), args.json)
+        case "show":
+            return _show(Catalogue(profile_folders(args.site)), args.name, args.json)
+        case _:
+            return _check(args.files, args.json)
+
+
+def row(found: Profile) -> dict[str, Any]:
+    """One line of the catalogue."""
+    points = getattr(found, "points", {})
+    source = found.source if isinstance(found.source, str) else found.source[0]
+    return {
+        "profile": found.profile,
+        "title": found.title,
+        "kind": found.kind,
+        "driver": found.driver,
+        "points": len(points),
+        "source": source,
+    }
+
+
+def _list(catalogue: Catalogue, as_json: bool) -> int:
+    rows, broken = [], []
+    for name in catalogue.names():
+        try:
+            rows.append(row(profile.load(catalogue.path(name), load.profile_model)))
+        except DocumentError as error:
+            broken.append(error)
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        _table(rows)
+    for fault in broken:
+        print(fault, file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> None:
+    columns = ("profile", "kind", "driver", "points", "source")
+    shown = [columns, *(tuple(str(one[column]) for column in columns) for one in rows)]
+    widths = [max(len(line[n]) for line in shown) for n in range(len(columns) - 1)]
+    for line in shown:
+        start = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+        print(f"{start}  {line[-1]}"[:160].rstrip())
+
+
+def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
+    try:
+        path = catalogue.path(name)
+    except KeyError:
+        why, fix = unknown(name, catalogue.names())
+        raise ConfigError(f"profile {why} {fix}") from None
+    if as_json:
+        print(profile.load(path, load.profile_model).model_dump_json(by_alias=True))
+    else:
+        print(f"# {path}")
+        print(path.read_text(), end="")
+    return 0
+
+
+def _check(files: Sequence[Path], as_json: bool) -> int:
+    results, code = [], 0
+    for path in files:
+        try:
+            found = load.profile(document.read(path), path.stem)
+        except DocumentError as error:
+            results.append({"file": str(path), "ok": False, "mistakes": [one.json() for one in error.diagnostics]})
+            code = 2
+            if not as_json:
+                print(error, file=sys.stderr)
+            continue
+        results.append({"file": str(path), "ok": True, "mistakes": []})
+        if not as_json:
+            examples = len(getattr(found, "examples", ())) + len(getattr(found, "refusals", ()))
+            print(f"ok: {path}: {found.profile}, {row(found)['points']} points, {examples} examples")
+    if as_json:
+        print(json.dumps(results))
+    return code
