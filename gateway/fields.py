@@ -53,9 +53,11 @@ def _whole(text: Any) -> Any:
     return text
 
 
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "examples": ["10s", "5min"]})]
+Duration = Annotated[
+    float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "unit": "s", "examples": ["10s", "5min"]})
+]
 """Seconds, written with a unit: 250ms, 10s, 5min, 1h, 7d."""
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["200 MB"]})]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "unit": "B", "examples": ["200 MB"]})]
 """Bytes, written with a unit: 64 KB, 200 MB."""
 Whole = Annotated[
     int, BeforeValidator(_whole), WithJsonSchema({"type": ["integer", "string"], "examples": [1, "0x34"]})
@@ -76,7 +78,9 @@ def amount(unit: str) -> Any:
             raise Mistake("bad_amount", str(error), f"Write it in {unit}.") from None
         return number * factor + offset
 
-    return Annotated[float, BeforeValidator(parse), WithJsonSchema({"type": "string", "examples": [f"5 {unit}"]})]
+    return Annotated[
+        float, BeforeValidator(parse), WithJsonSchema({"type": "string", "unit": unit, "examples": [f"5 {unit}"]})
+    ]
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -1,6 +1,6 @@
 """The command `lampione`: one file per verb, imported when the verb is called.
 
-A verb's file exports `add(verbs)`, which adds its parser, and `run(args) -> int`, its exit code:
+A verb's file exports `add(parser)`, which adds its arguments, and `run(args) -> int`, its exit code:
 0 ok, 1 a fault was found, 2 usage or configuration, 3 something cannot be reached.
 """
 
@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gateway.errors import ConfigError, LampioneError, LinkError, UplinkError
 
@@ -28,9 +27,6 @@ VERBS = {
     "schema": "the JSON Schema of the site file, for editors",
     "version": "what is installed",
 }
-
-Verbs = Any
-"""What `add` is given: argparse's subparsers, whose class has no public name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,10 +71,9 @@ def parser(verb: str = "") -> argparse.ArgumentParser:
     )
     verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, line in VERBS.items():
+        command = verbs.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
         if name == verb:
-            importlib.import_module(f"gateway.cli.{name}").add(verbs)
-        else:
-            verbs.add_parser(name, help=line)
+            importlib.import_module(f"gateway.cli.{name}").add(command)
     return whole
 
 

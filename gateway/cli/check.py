@@ -5,20 +5,15 @@ import json
 import sys
 
 from gateway import site
-from gateway.cli import VERBS, Verbs, add_site
+from gateway.cli import add_site
 from gateway.diagnostic import Diagnostic, DocumentError
 from gateway.site import Credentials
 
 
-def add(verbs: Verbs) -> None:
-    command = verbs.add_parser(
-        "check",
-        help=VERBS["check"],
-        description="Say every mistake in a site file and the profiles it uses, and every credential that is missing. "
-        "Exit code 2: a mistake; 1: a missing credential; 0: the gateway can run on it.",
-    )
-    add_site(command)
-    command.add_argument("--json", action="store_true", help="as JSON")
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Exit codes: 0 the gateway can run on it, 1 a credential is missing, 2 a mistake in the file."
+    add_site(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

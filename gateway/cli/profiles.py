@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from gateway import document, load, profile
-from gateway.cli import SITE, VERBS, Verbs
+from gateway.cli import SITE
 from gateway.diagnostic import DocumentError, unknown
 from gateway.errors import ConfigError
 from gateway.profile import Catalogue, Profile
 from gateway.site.read import profile_folders
 
 
-def add(verbs: Verbs) -> None:
-    command = verbs.add_parser(
-        "profiles", help=VERBS["profiles"], description="Device profiles: shipped, and a site's."
-    )
-    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+def add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="every profile that a site file can name")
     show = actions.add_parser("show", help="one profile as it is written")
     show.add_argument("name", metavar="NAME", help="as `lampione profiles list` shows it")

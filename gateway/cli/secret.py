@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 from gateway import site
-from gateway.cli import SITE, VERBS, Verbs, add_secrets, add_site
+from gateway.cli import SITE, add_secrets, add_site
 from gateway.errors import ConfigError
 from gateway.site import Credentials
 
 
-def add(verbs: Verbs) -> None:
-    command = verbs.add_parser("secret", help=VERBS["secret"], description="Credentials of a site.")
-    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+def add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     store = actions.add_parser(
         "set",
         help="ask for a credential, twice and without echo, and store it",
@@ -58,7 +57,9 @@ def _list(args: argparse.Namespace, credentials: Credentials) -> int:
     needed = site.load(args.site).secrets
     faults = {name: credentials.fault(name) for name in sorted(needed)}
     if args.json:
-        print(json.dumps([{"name": name, "set": not fault, "fault": fault} for name, fault in faults.items()]))
+        print(
+            json.dumps([{"name": name, "set": not fault, "fault": str(fault or "")} for name, fault in faults.items()])
+        )
     else:
         for name, fault in faults.items():
             print(f"{'MISSING' if fault else 'set':8} {name}")

@@ -5,12 +5,10 @@ import json
 import platform
 
 import gateway
-from gateway.cli import VERBS, Verbs
 
 
-def add(verbs: Verbs) -> None:
-    command = verbs.add_parser("version", help=VERBS["version"], description="Print what is installed.")
-    command.add_argument("--json", action="store_true", help="as JSON")
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ Texts = Mapping[str, tuple[str, str]]
 
 def profile_folders(path: Path) -> list[Path]:
     """Where the profiles of the site file at `path` are: beside it, then the shipped ones."""
-    return [path.resolve().parent / "profiles", shipped_profiles()]
+    own, shipped = path.resolve().parent / "profiles", shipped_profiles()
+    return [own, shipped] if own != shipped.resolve() else [shipped]
 
 
 def shipped_profiles() -> Path:
@@ -208,9 +209,10 @@ class _Reading:
             self._find("unknown_link", (*at, "link"), f"link {why}", fix)
             return
         wire.is_used = True
-        profile, is_sound = self._profile(raw.get("profile"), wire.driver, at)
         if wire.package is None:
             return
+        usual = wire.package.DeviceSettings.model_fields["profile"].default
+        profile, is_sound = self._profile(raw.get("profile", usual), wire.driver, at)
         settings = self._collect(wire.package.DeviceSettings, raw, at)
         if settings is None:
             return
@@ -269,9 +271,7 @@ class _Reading:
         for key, reference in secrets(model):
             name = reference.partition(":")[2] or f"{place.replace('/', '.')}.{key}"
             why = f"the secret `{name}` is not set"
-            where = (*at, *key.split("."))
-            missing = self.written.diagnostic("missing_secret", where, why, f"Type: lampione secret set {name}")
-            self.secrets.setdefault(name, missing)
+            self.secrets.setdefault(name, self.written.diagnostic("missing_secret", (*at, *key.split(".")), why))
             self.references[f"{place}.{key}"] = name
 
     def _look_around(self) -> None:
