@@ -8,7 +8,7 @@ installed beside the gateway. The settings side never imports a protocol library
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from gateway import document
@@ -53,7 +53,9 @@ class DriverClass(Protocol):
 
 
 class EmulatorClass(Protocol):
-    def __call__(self, settings: Any, devices: Any, address: str | None) -> Emulator: ...
+    def __call__(
+        self, settings: Any, devices: Any, address: str | None, secret: Callable[[str], str], /
+    ) -> Emulator: ...
 
 
 class UplinkFile(Protocol):

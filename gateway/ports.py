@@ -78,8 +78,9 @@ class Driver(Protocol):
 
 class Emulator(Protocol):
     """Plays the far end of one link in another process: constructed as
-    `Emulator(link_settings, devices, address)`, where `address` is None for an emulator that listens
-    (it chooses an ephemeral one) and the gateway's own listening address for one that calls in.
+    `Emulator(link_settings, devices, address, secret)`, where `address` is None for an emulator that listens
+    (it chooses an ephemeral one) and the gateway's own listening address for one that calls in: one whose
+    driver's Settings have a `listen`. `secret` is as in `Link`: a charger knows its key.
     """
 
     async def start(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Plays the far end of a Modbus TCP link: any profiles, backwards through the codec, with faults on command."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from drivers.modbus import frames
@@ -79,7 +79,13 @@ class _Unit:
 class Emulator:
     """See gateway.ports.Emulator: it listens, so `address` is None."""
 
-    def __init__(self, settings: Settings, devices: Sequence[Device], address: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        devices: Sequence[Device],
+        address: str | None = None,
+        secret: Callable[[str], str] | None = None,  # noqa: ARG002 - Modbus has no keys
+    ) -> None:
         assert address is None
         self._settings = settings
         self._devices = devices

@@ -8,26 +8,25 @@ import sys
 from pathlib import Path
 
 from gateway.app import Gateway
+from gateway.cli import add_site
 from gateway.errors import StorageError
 from gateway.log import configure
 from gateway.site import Credentials, load_or_last_good
 
-HELP = "run the gateway on a site file"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("site", type=Path, help="the site file")
+    add_site(parser)
     parser.add_argument(
         "--state",
         type=Path,
         default=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/lampione")),
-        help="folder of the buffer and the last good site file (default: $STATE_DIRECTORY, /var/lib/lampione)",
+        metavar="DIR",
+        help="folder of the buffer and the last good site file ($STATE_DIRECTORY, else /var/lib/lampione)",
     )
-    parser.add_argument("--secrets", type=Path, help="folder of credentials (default: `secrets` beside the site file)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 after SIGTERM or SIGINT, 1 where the disk refuses, 2 where neither this site file nor a last good one is right."""
+    """0 after SIGTERM or SIGINT, 1 where the disk refuses, 2 where neither this site file nor a last good one runs."""
     configure()
     args.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     site, rejected = load_or_last_good(args.site, args.state)

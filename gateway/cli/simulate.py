@@ -1,0 +1,47 @@
+"""`lampione simulate`: the street of a site file, emulated over real sockets, WebSockets and ptys."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+from gateway.cli import add_site
+from gateway.simulate import Simulation
+from gateway.site import Credentials, Site, load
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_site(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where to write the site file that finds the emulators; run this one"
+    )
+    parser.add_argument(
+        "--state", type=Path, required=True, help="the gateway's state folder: what it listens on stands there"
+    )
+    parser.add_argument("--produced", type=Path, help="file to keep with the number of values produced by each device")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after SIGTERM or SIGINT; 2 where the site file is wrong."""
+    site = load(args.site)
+    asyncio.run(_play(site, args))
+    return 0
+
+
+async def _play(site: Site, args: argparse.Namespace) -> None:
+    simulation = Simulation(site, Credentials.beside(args.site, args.secrets), args.state / "addresses.json")
+    await simulation.start(args.out)
+    print(f"{len(site.devices)} devices on {len(site.links)} links. Run: lampione run {args.out} --state {args.state}")
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    playing = loop.create_task(simulation.run(args.produced))
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if playing.done():
+        playing.result()
+    playing.cancel()
+    await asyncio.wait([playing])
+    if args.produced:
+        simulation.tell(args.produced)
