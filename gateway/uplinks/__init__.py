@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field
 
 from gateway.batch import Batch, BatchError, decode_receipt
-from gateway.document import Mistake
+from gateway.diagnostic import Mistake
 from gateway.errors import UplinkError
 from gateway.fields import Slug, Written
 from gateway.model import Lane, Receipt

@@ -7,6 +7,7 @@ batch carries a response topic and correlation data, and only the platform's ans
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +306,8 @@ class Uplink:
             keepalive=max(1, int(settings.keepalive / 2)),
             clean_start=False,
             properties=stays,
+            # Without it each small packet waits for the acknowledgement of the one before, up to 40 ms.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             tls_context=await asyncio.to_thread(self._tls) if url.scheme == "mqtts" else None,
         )
         connection.routes[f"{self._root}/ack"] = self._settled
