@@ -42,7 +42,7 @@ VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 
 # Adding a generated file to `check`: one line here, a command that exits non-zero when the file is out of date.
-GENERATED: tuple[tuple[str, ...], ...] = ()
+GENERATED: tuple[tuple[str, ...], ...] = (("lampione", "schema", "--check"),)
 
 # program -> (what shows that it is there: a name on PATH or a file, Debian packages)
 PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {

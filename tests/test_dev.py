@@ -356,16 +356,24 @@ def test_demo_goes_on_by_http_and_says_so(
 @pytest.mark.parametrize(
     ("mypy", "pytest_code", "exit_code", "sentence"),
     [
-        (0, 0, 0, "check passed: 4 steps"),
+        (0, 0, 0, "check passed: 5 steps"),
         (1, 0, 1, "check failed after 0 s: mypy\n"),
         (0, 5, 1, "FAILED, no test was run"),
     ],
 )
 def test_check_names_what_failed(
-    root: Path, capfd: pytest.CaptureFixture[str], mypy: int, pytest_code: int, exit_code: int, sentence: str
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    mypy: int,
+    pytest_code: int,
+    exit_code: int,
+    sentence: str,
 ) -> None:
     program(dev.BIN / "mosquitto", "")
     program(dev.BIN / "ruff", "")
+    monkeypatch.setattr(dev, "GENERATED", (("made", "--check"),))
+    program(dev.BIN / "made", "")
     program(dev.BIN / "mypy", f"exit {mypy}")
     program(dev.BIN / "pytest", f'echo "pytest $*"; exit {pytest_code}')
     try:
