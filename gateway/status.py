@@ -211,8 +211,9 @@ class Status:
         await asyncio.sleep(PACE)
         return self.version
 
-    def snapshot(self, now: int, after: int = 0) -> dict[str, Json]:
-        """All of it as JSON, ages counted back from `now` (docs/page.md); devices only if changed since `after`."""
+    def snapshot(self, now: int | None = None, after: int = 0) -> dict[str, Json]:
+        """All of it as JSON (docs/page.md), ages counted back from `now`; devices only if changed since `after`."""
+        now = self._clock.boot() if now is None else now
         self._judge_all(now)
         running, rejected, applied = self._configuration
         clock = self._clock.state()
