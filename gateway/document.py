@@ -279,7 +279,7 @@ def _explain(document: Document, model: type[BaseModel], detail: ErrorDetails, a
                     why = f"`{last}` is not supported in this version"
                     return document.diagnostic("later_version", where, why, fix, key=True)
             why, fix = unknown(last, sorted({key for one in models for key in _keys(one)}))
-            if any(word in last.lower() for word in ("pass", "secret", "token", "key")):
+            if any(word in last.lower() for word in ("pas", "pw", "secret", "token", "key")):
                 document.hide(where)
             return document.diagnostic("unknown_key", where, why, fix, key=True)
         case "missing":
@@ -358,7 +358,7 @@ def _step(annotation: Any, part: str | int) -> Iterator[Any]:
                 yield info.annotation
     for origin in _flatten(annotation):
         if typing.get_origin(origin) in (dict, list, tuple, Mapping, Sequence):
-            yield typing.get_args(origin)[-1]
+            yield [inner for inner in typing.get_args(origin) if inner is not ...][-1]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -1,5 +1,6 @@
 """The kinds of value that people write in site files and profiles, each as a pydantic type with its unit and rules."""
 
+import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,15 @@ def _split(text: Any, example: str) -> tuple[float, str]:
     match = _AMOUNT.fullmatch(str(text))
     if not match:
         raise Mistake("bad_amount", f"`{text}` is not a number with a unit", f"Write it like `{example}`.")
-    return float(match[1]), match[2]
+    number = float(match[1])
+    if not math.isfinite(number):
+        raise Mistake("bad_amount", f"`{text}` is too large", f"Write it like `{example}`.")
+    return number, match[2]
+
+
+def _not_negative(number: float, text: Any) -> None:
+    if number < 0:
+        raise Mistake("bad_amount", f"`{text}` is negative", f"Write `{str(text).strip().removeprefix('-')}`.")
 
 
 def _duration(text: Any) -> float:
@@ -36,6 +45,7 @@ def _duration(text: Any) -> float:
     if unit not in _SECONDS:
         said = f"`{text}` has no unit of time" if not unit else f"`{unit}` is not a unit of time"
         raise Mistake("bad_amount", said, f"Write `{number:g}s`, or ms, min, h, d.")
+    _not_negative(number, text)
     return number * _SECONDS[unit]
 
 
@@ -43,6 +53,7 @@ def _size(text: Any) -> int:
     number, unit = _split(text, "200 MB")
     if unit not in _BYTES:
         raise Mistake("bad_amount", f"`{text}` is not a size", f"Write `{number:g} MB`, or B, KB, GB.")
+    _not_negative(number, text)
     return int(number * _BYTES[unit])
 
 

@@ -120,11 +120,11 @@ class Catalogue:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.files: dict[str, Path] = {}
         self.overrides: dict[str, Path] = {}
-        """Names that an earlier folder took from a later one: to be shown, never silent."""
+        """Names that an earlier folder took from a later one, whose file is here: to be shown, never silent."""
         for folder in folders:
             for file in sorted(folder.glob("*.yaml")):
                 if file.stem in self.files:
-                    self.overrides[file.stem] = self.files[file.stem]
+                    self.overrides.setdefault(file.stem, file)
                 else:
                     self.files[file.stem] = file
 
