@@ -142,7 +142,7 @@ class Driver:
         at, lost = self._link.clock.boot(), (Quality.BAD, Reason.COMM_FAILURE)
         readings = []
         for slug in self._profile.points:
-            told = self._told.setdefault(slug, _Told(Quality.GOOD, None, -math.inf))
+            told = self._told.setdefault(slug, _Told(Quality.GOOD, None, 0.0))
             if (told.quality, told.reason) != lost:
                 told.quality, told.reason = lost
                 readings.append(Reading(self._device.points[slug].id, None, at, *lost))

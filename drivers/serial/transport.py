@@ -65,7 +65,7 @@ async def _open(name: str, settings: Settings, line: Line) -> "DeviceWire":
 
 
 def _configured(name: str, path: str, baud: int, line_format: str) -> serial.Serial:
-    bits, parity, stop = line_format
+    bits, parity, stop = tuple(line_format)
     try:
         return serial.Serial(
             port=path,
@@ -147,13 +147,14 @@ class DeviceWire:
                 while len(received) < AT_ONCE:
                     some = os.read(self._fd, CHUNK)
                     if not some:
-                        raise self._gone()
+                        break
                     received += some
             except BlockingIOError:
                 continue
             except OSError:
-                if not received:
-                    raise self._gone() from None
+                pass
+            if not received:
+                raise self._gone()
         return bytes(received)
 
     async def write(self, sent: bytes, within: float) -> None:
