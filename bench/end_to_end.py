@@ -1,0 +1,236 @@
+"""From poll to acknowledged delivery: what a reading costs, as the number of devices grows.
+
+Real parts: Modbus TCP devices in a process of their own, the gateway as `lampione run` with its buffer on
+disk, Mosquitto, and the reference receiver, whose acknowledgements (after its commit) end each reading's way.
+Only the gateway's process is measured. Where root allows, its state lies on an ext4 file system of its own
+on a loop device, so that device bytes include journal and metadata.
+
+    python3 dev.py bench end_to_end [--seconds 20] [--only 10,50]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.cli import street
+from gateway.cli.broker import Broker
+from gateway.cli.demo import ACCESS
+from gateway.receiver import MqttIn, Receiver
+from gateway.site import Credentials
+
+POINTS = 20
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Street:
+    """What to run: Modbus devices of 20 float32 each, `every` 1 s; the page; chargers and an air sensor beside them."""
+
+    devices: int
+    page: bool = False
+    all_protocols: bool = False
+
+    @property
+    def name(self) -> str:
+        return (
+            f"{self.devices} devices x {POINTS}"
+            + (", page" if self.page else "")
+            + (", 3 protocols + page" if self.all_protocols else "")
+        )
+
+
+STREETS = (Street(10), Street(25), Street(50), Street(200), Street(10, page=True), Street(10, True, all_protocols=True))
+
+
+def write_site(folder: Path, what: Street, url: str, password: str) -> Path:
+    (folder / "profiles").mkdir()
+    points = "".join(f"  v{n}: {{addr: {2 * n}, quantity: power_active, unit: W}}\n" for n in range(POINTS))
+    (folder / "profiles" / "bench-meter.yaml").write_text(
+        "profile: bench-meter/1\ndriver: modbus\nkind: meter\nsource: bench/end_to_end.py\naddress_base: wire\n"
+        f"defaults: {{fc: 4, type: f32, word_order: big}}\nline: {{max_regs: 120, pairs: true}}\npoints:\n{points}"
+        "examples:\n  - regs: {4: {0: [0x45E1, 0]}}\n    expect: {v0: 7200 W}\n"
+    )
+    credentials = Credentials(folder / "secrets")
+    credentials.write("uplinks.city.password", password)
+    credentials.write("page.token", secrets.token_hex(16))
+    devices = "".join(
+        f"      m{n}: {{link: line, profile: bench-meter, address: {n}, every: 1s}}\n"
+        for n in range(1, what.devices + 1)
+    )
+    links, assets = "  line: {driver: modbus, host: 127.0.0.1, port: 502}\n", ""
+    if what.all_protocols:
+        links += '  air: {driver: serial, port: /dev/ttyUSB0}\n  cs: {driver: ocpp, listen: "127.0.0.1:0", security: 1, tags: secret}\n'
+        assets = "  lp-1: {devices: {pm: {link: air, profile: nova-sds011}}}\n  cp-1: {devices: {evse: {link: cs, key: secret}}}\n"
+        credentials.write("links.cs.tags", "\n".join(street.TAGS))
+        credentials.write("cp-1.evse.key", secrets.token_hex(10))
+    page = 'page: {listen: "127.0.0.1:0", token: secret}\n' if what.page else ""
+    site = folder / "site.yaml"
+    site.write_text(
+        f"version: 1\ngateway: {{id: {street.GATEWAY}, tenant: {street.TENANT}, clock: trusted}}\n{page}"
+        f'links:\n{links}uplinks:\n  city: {{uplink: mqtt, url: "{url}", username: {street.GATEWAY}, password: secret}}\n'
+        f"assets:\n  here:\n    devices:\n{devices}{assets}"
+    )
+    return site
+
+
+@contextmanager
+def own_disk(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """A folder on an ext4 of its own and the block device's name; without root, a plain folder and None."""
+    mount = folder / "disk"
+    mount.mkdir()
+    image = folder / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(256 * 1024 * 1024)
+    mkfs, mounted = shutil.which("mkfs.ext4") or "/usr/sbin/mkfs.ext4", False
+    if os.geteuid() == 0 and Path(mkfs).exists():
+        subprocess.run([mkfs, "-q", str(image)], check=True)
+        mounted = subprocess.run(["mount", "-o", "loop,noatime", str(image), str(mount)], check=False).returncode == 0
+    device = None
+    if mounted:
+        device = Path(f"/sys/dev/block/{os.major(mount.stat().st_dev)}:{os.minor(mount.stat().st_dev)}").resolve().name
+    try:
+        yield mount, device
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(mount)], check=True)
+
+
+def device_bytes(device: str | None) -> int | None:
+    """Bytes written to a block device so far (Documentation/block/stat.rst: the seventh field, in sectors of 512)."""
+    if device is None:
+        return None
+    os.sync()
+    return int(Path(f"/sys/block/{device}/stat").read_text().split()[6]) * 512
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_SIZE / 1e6
+
+
+@asynccontextmanager
+async def program(folder: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    with (folder / f"{words[0]}.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", *words, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(20):
+                    await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def measure(what: Street, seconds: float) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="lampione-bench-") as name, own_disk(Path(name)) as (disk, device):
+        folder = Path(name)
+        words = {street.GATEWAY: secrets.token_hex(8), street.PLATFORM: secrets.token_hex(8)}
+        broker = Broker(folder / "broker", passwords=words, access=ACCESS).start()
+        receiver = Receiver(
+            folder / "platform.sqlite", mqtt=MqttIn(broker.url, street.PLATFORM, words[street.PLATFORM])
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                platform = tasks.create_task(receiver.run())
+                await receiver.ready()
+                row = await on_the_street(what, seconds, folder, disk, device, receiver, broker.url, words)
+                platform.cancel()
+        finally:
+            broker.stop()
+        return row
+
+
+async def on_the_street(
+    what: Street, seconds: float, folder: Path, disk: Path, device: str | None, receiver: Receiver, url: str,
+    words: dict[str, str],
+) -> dict[str, object]:  # fmt: skip
+    loop = asyncio.get_running_loop()
+    site = write_site(folder, what, url, words[street.GATEWAY])
+    out, state, keys = folder / "running.yaml", disk / "state", ("--secrets", str(folder / "secrets"))
+    async with program(folder, "simulate", str(site), "--out", str(out), "--state", str(state), *keys):
+        while not out.exists():
+            await asyncio.sleep(0.05)
+        began = loop.time()
+        async with program(folder, "run", str(out), "--state", str(state), *keys) as gateway:
+            while not sum(row.delivered for row in receiver.per_device()):
+                assert gateway.returncode is None, (folder / "run.log").read_text()
+                await asyncio.sleep(0.02)
+            first = loop.time() - began
+            await asyncio.sleep(5)
+            spent, written = cpu_seconds(gateway.pid), device_bytes(device)
+            settled, start = receiver.counts.records, loop.time()
+            await asyncio.sleep(seconds)
+            spent, took = cpu_seconds(gateway.pid) - spent, loop.time() - start
+            settled = receiver.counts.records - settled
+            after = device_bytes(device)
+            return {
+                "street": what.name,
+                "cpu_s_per_1000": round(spent / settled * 1000, 4),
+                "readings_per_s": round(settled / took),
+                "rss_mb": round(rss_mb(gateway.pid), 1),
+                "device_bytes_per_reading": None
+                if after is None or written is None
+                else round((after - written) / settled, 1),
+                "first_delivered_s": round(first, 2),
+                "missing": sum(row.missing for row in receiver.report()),
+            }
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seconds", type=float, default=20.0, help="length of each measured window (20)")
+    options.add_argument("--only", help="streets by number of devices, like 10,50")
+    options.add_argument("--json", action="store_true")
+    args = options.parse_args()
+    wanted = {int(word) for word in args.only.split(",")} if args.only else None
+    rows = []
+    heads = (
+        "street",
+        "cpu_s_per_1000",
+        "readings_per_s",
+        "rss_mb",
+        "device_bytes_per_reading",
+        "first_delivered_s",
+        "missing",
+    )
+    if not args.json:
+        print("  ".join(head.rjust(26 if at == 0 else len(head)) for at, head in enumerate(heads)))
+    for what in STREETS:
+        if wanted is None or what.devices in wanted:
+            row = asyncio.run(measure(what, args.seconds))
+            rows.append(row)
+            if not args.json:
+                cells = (str("n/a" if row[head] is None else row[head]) for head in heads)
+                print(
+                    "  ".join(cell.rjust(26 if at == 0 else len(heads[at])) for at, cell in enumerate(cells)),
+                    flush=True,
+                )
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    return 1 if any(row["missing"] for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
