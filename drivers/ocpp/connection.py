@@ -1,0 +1,197 @@
+"""One charger's WebSocket: frames in, answers out, one call of ours in flight, and whether it is still there.
+
+A reader takes frames as fast as the charger's share allows and puts its calls into a bounded queue; a responder
+answers them in order. A charger that floods fills its own queue and its own socket, nobody else's.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from drivers.ocpp import rpc
+
+PING_EVERY = 30.0
+MISSED_PINGS = 3
+SEND_WITHIN = 20.0
+ANSWER_WITHIN = 20.0
+CLOSE_WITHIN = 3.0
+QUEUED = 32
+PER_SECOND, BURST = 50.0, 100.0
+"""A charger's share: the replay of a night's queue goes at that pace."""
+
+
+class Peer(Protocol):
+    """Who is at this end: the charger's side of the gateway."""
+
+    async def answer(self, call: rpc.Call) -> str | None:
+        """The frame that answers a call; None: what it stands for could not be kept, so it must come again."""
+
+    async def malformed(self, why: str) -> None:
+        """A frame came that is none."""
+
+
+_numbers = itertools.count(1)
+
+
+class RefusedError(Exception):
+    """The charger answered our call with a CALLERROR."""
+
+    def __init__(self, code: str, description: str) -> None:
+        super().__init__(f"{code}: {description}" if description else code)
+        self.code = code
+
+
+class GoneError(Exception):
+    """The connection ended, or the charger did not answer in time."""
+
+
+class Connection:
+    """A WebSocket that is already accepted. `run` until it is gone; `why` then says what ended it."""
+
+    def __init__(self, socket: web.WebSocketResponse, peer: Peer) -> None:
+        self._socket, self._peer = socket, peer
+        self._calls: asyncio.Queue[rpc.Call | None] = asyncio.Queue(QUEUED)
+        # A prefix of its own per connection: a late answer from before a reconnect is not taken for a new one's.
+        self._outbound = rpc.Outbound(f"{next(_numbers)}-")
+        self._pending: asyncio.Future[rpc.CallResult | rpc.CallError] | None = None
+        self._one_call = asyncio.Lock()
+        self._allowance, self._counted_at = BURST, 0.0
+        self.why = "has closed its connection"
+
+    @property
+    def unsolicited(self) -> int:
+        return self._outbound.unsolicited
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._respond())
+            try:
+                await self._read()
+            finally:
+                if self._pending and not self._pending.done():
+                    self._pending.set_exception(GoneError("its connection ended"))
+                # What is queued comes again from the charger; what is being answered is finished, not torn.
+                while not self._calls.empty():
+                    self._calls.get_nowait()
+                self._calls.put_nowait(None)
+        await self.close()
+
+    async def call(self, action: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The charger's answer. RefusedError: a CALLERROR. GoneError: none within 20 s, or the socket ended."""
+        async with self._one_call:
+            if self._socket.closed:
+                raise GoneError("its connection ended")
+            self._pending = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    await self._send(self._outbound.begin(action, payload))
+                    answer = await self._pending
+            except TimeoutError:
+                raise GoneError(f"it did not answer {action} within {ANSWER_WITHIN:.0f} s") from None
+            finally:
+                self._outbound.give_up()
+                self._pending = None
+        if isinstance(answer, rpc.CallError):
+            raise RefusedError(answer.code, answer.description)
+        return answer.payload
+
+    async def close(self, why: str = "", code: int = WSCloseCode.OK) -> None:
+        """End it; `run` returns soon after."""
+        self.why = why or self.why
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self._socket.close(code=code)
+        except TimeoutError:
+            pass
+
+    async def _read(self) -> None:
+        silent = 0
+        while True:
+            try:
+                message = await self._socket.receive(timeout=PING_EVERY)
+            except TimeoutError:
+                silent += 1
+                if silent > MISSED_PINGS:
+                    self.why = f"has been silent for {PING_EVERY * silent:.0f} s"
+                    return
+                if not await self._ping():
+                    return
+                continue
+            silent = 0
+            match message.type:
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    await self._take_share()
+                    await self._take(message.data)
+                case WSMsgType.PING:
+                    await self._pong(message.data)
+                case WSMsgType.PONG:
+                    pass
+                case WSMsgType.ERROR:
+                    self.why = f"sent what is no WebSocket frame ({message.data})"
+                    return
+                case _:
+                    return
+
+    async def _take(self, frame: str | bytes) -> None:
+        match rpc.parse(frame):
+            case rpc.Call() as call:
+                await self._calls.put(call)
+            case rpc.Malformed(why, answer):
+                await self._peer.malformed(why)
+                if answer is not None:
+                    await self._send_or_end(answer)
+            case rpc.CallResult() | rpc.CallError() as answer:
+                if self._outbound.settles(answer) and self._pending and not self._pending.done():
+                    self._pending.set_result(answer)
+
+    async def _respond(self) -> None:
+        while call := await self._calls.get():
+            if self._socket.closed:
+                continue
+            frame = await self._peer.answer(call)
+            if frame is None:
+                await self.close("was sent away: what it told could not be kept", WSCloseCode.TRY_AGAIN_LATER)
+            else:
+                await self._send_or_end(frame)
+
+    async def _send_or_end(self, frame: str) -> None:
+        try:
+            async with asyncio.timeout(SEND_WITHIN):
+                await self._send(frame)
+        except TimeoutError:
+            await self.close("takes no answers")
+        except GoneError:
+            pass
+
+    async def _send(self, frame: str) -> None:
+        try:
+            await self._socket.send_str(frame)
+        except ConnectionError:
+            raise GoneError("its connection ended") from None
+
+    async def _ping(self) -> bool:
+        try:
+            async with asyncio.timeout(SEND_WITHIN):
+                await self._socket.ping()
+        except (ConnectionError, TimeoutError):
+            return False
+        return True
+
+    async def _pong(self, payload: bytes) -> None:
+        try:
+            async with asyncio.timeout(SEND_WITHIN):
+                await self._socket.pong(payload)
+        except (ConnectionError, TimeoutError):
+            await self.close()
+
+    async def _take_share(self) -> None:
+        """Wait until this charger may be listened to again."""
+        now = asyncio.get_running_loop().time()
+        self._allowance = min(BURST, self._allowance + (now - self._counted_at) * PER_SECOND)
+        self._counted_at = now
+        self._allowance -= 1
+        if self._allowance < 0:
+            await asyncio.sleep(-self._allowance / PER_SECOND)

@@ -1,0 +1,177 @@
+"""The listener that chargers call: who they are, whether they may, and one socket for each.
+
+Source: OCPP-J 1.6 §3 (identity at the end of the path, percent-encoded; subprotocol; 404 for who is not known)
+and the OCA whitepaper on security, profiles 1 and 2 (basic authentication: user name = identity).
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import os
+import ssl
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from drivers.ocpp import limits
+from drivers.ocpp.charger import Charger
+from drivers.ocpp.connection import CLOSE_WITHIN, Connection
+from drivers.ocpp.rpc import MAX_FRAME
+from drivers.ocpp.settings import DeviceSettings, Settings, split
+from drivers.ocpp.tags import Cards
+from drivers.ocpp.transactions import Ids
+from gateway.errors import CommandError, ConfigError, LinkError, StorageError
+from gateway.model import Command, Device, Event, Lane, Reply
+from gateway.ports import Emit, Link
+
+SUBPROTOCOL = "ocpp1.6"
+MOST_STRANGERS = 50
+"""Identities that are not in the site file and are said once each; what comes after is only refused."""
+ALIVE = 30.0
+
+
+class Driver:
+    """One listener and the chargers of one link."""
+
+    def __init__(self, link: Link) -> None:
+        assert isinstance(link.settings, Settings)
+        self._link, self._settings = link, link.settings
+        self._devices: dict[str, Device] = {}
+        for device in link.devices:
+            name = identity(device)
+            if name in self._devices:
+                why = f"{self._devices[name].id} and {device.id} on `{link.name}` are both the charger `{name}`."
+                raise ConfigError(f"{why} Give one of them an `identity` of its own.")
+            self._devices[name] = device
+        self._chargers: dict[str, Charger] = {}
+        self._emit: Emit | None = None
+        self._strangers: set[str] = set()
+        self._wrong_keys: set[str] = set()
+
+    async def run(self, emit: Emit) -> None:
+        """Listen until cancelled. LinkError: the address cannot be taken. ConfigError: a secret is missing."""
+        self._emit = emit
+        ids, cards = Ids(self._link.state), Cards(self._link)
+        self._chargers = {name: Charger(device, self._link, emit, ids, cards) for name, device in self._devices.items()}
+        tls = self._tls()
+        runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=CLOSE_WITHIN)
+        await runner.setup()
+        try:
+            host, port = split(self._settings.listen)
+            try:
+                await web.TCPSite(runner, host, port, ssl_context=tls).start()
+            except OSError as error:
+                why = f"`{self._link.name}` cannot listen on {self._settings.listen}: {error.strerror or error}."
+                raise LinkError(f"{why} See `ss -ltnp` for who has it.") from None
+            bound = runner.addresses[0]
+            self._link.bound(f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}")
+            while True:
+                self._link.alive(ALIVE)
+                await asyncio.sleep(ALIVE / 3)
+        finally:
+            async with asyncio.TaskGroup() as closing:
+                for charger in self._chargers.values():
+                    if charger.connection:
+                        closing.create_task(charger.connection.close("was closed: the gateway's listener stops"))
+            await runner.cleanup()
+
+    async def execute(self, command: Command) -> Reply:
+        """`limit`; see `limits`."""
+        charger = next((one for one in self._chargers.values() if one.device.id == command.on), None)
+        if charger is None:
+            raise CommandError("not_connected", f"`{self._link.name}` is not listening; {command.on} cannot be told.")
+        return await limits.execute(charger, command, self._link.clock)
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        name = unquote(request.raw_path.partition("?")[0].rstrip("/").rpartition("/")[2])
+        charger = self._chargers.get(name)
+        if charger is None:
+            await self._note_stranger(name)
+            return web.Response(status=404, text="This charger is not known here.\n")
+        if self._settings.security != "0" and not self._is_authentic(request, name, charger):
+            await self._note_wrong_key(name, charger)
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="OCPP"'})
+        self._wrong_keys.discard(name)
+        socket = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,), autoping=False, compress=False, max_msg_size=2 * MAX_FRAME, timeout=CLOSE_WITHIN
+        )
+        if not socket.can_prepare(request).ok:
+            return web.Response(status=426, headers={"Upgrade": "websocket"})
+        await socket.prepare(request)
+        if socket.ws_protocol != SUBPROTOCOL:
+            # 101 without a protocol, then close: OCPP-J 1.6 §3.2.
+            await socket.close(code=1002)
+            await charger.malformed("no offer of the subprotocol ocpp1.6; choose OCPP 1.6 JSON in its settings")
+            return socket
+        connection = Connection(socket, charger)
+        await charger.connected(connection)
+        try:
+            await connection.run()
+        finally:
+            await charger.gone(connection)
+        return socket
+
+    def _is_authentic(self, request: web.BaseRequest, name: str, charger: Charger) -> bool:
+        try:
+            key = self._link.secret(f"{charger.device.id}.key")
+        except ConfigError:
+            return False
+        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(encoded.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        # The key may also be sent as the bytes that its hexadecimal digits stand for (A00.FR.205 of OCPP 2.0.1,
+        # and what 1.6 chargers with the security extension do).
+        allowed = [key.encode()]
+        if len(key) % 2 == 0 and all(digit in "0123456789abcdefABCDEF" for digit in key):
+            allowed.append(bytes.fromhex(key))
+        user, _, password = given.partition(b":")
+        right = [hmac.compare_digest(password, one) for one in allowed]
+        return scheme.lower() == "basic" and hmac.compare_digest(user, name.encode()) and any(right)
+
+    async def _note_stranger(self, name: str) -> None:
+        if name in self._strangers or len(self._strangers) >= MOST_STRANGERS or not name.isprintable():
+            return
+        self._strangers.add(name)
+        shown = name[:48]
+        say = f"A charger that calls itself `{shown}` reached us. If it is yours, add it to the site file."
+        await self._note(Event("unknown_charger", self._link.name, self._link.clock.boot(), say, {"identity": shown}))
+
+    async def _note_wrong_key(self, name: str, charger: Charger) -> None:
+        if name in self._wrong_keys:
+            return
+        self._wrong_keys.add(name)
+        say = f"{charger.device.id} reached us but its key is wrong. Enter the same key in the charger and here."
+        await self._note(Event("wrong_key", charger.device.id, self._link.clock.boot(), say))
+
+    async def _note(self, event: Event) -> None:
+        assert self._emit
+        with contextlib.suppress(StorageError):  # the refusal stands without it
+            await self._emit([event], lane=Lane.EVENT)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._settings.security != "2":
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # OpenSSL loads a key only from a file: this one is in memory and has no name.
+        file = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            pem = f"{self._link.secret('certificate')}\n{self._link.secret('key')}\n"
+            with os.fdopen(file, "wb", closefd=False) as sink:
+                sink.write(pem.encode())
+            context.load_cert_chain(f"/proc/self/fd/{file}")
+        except (ssl.SSLError, ValueError) as error:
+            why = f"the certificate and key of `{self._link.name}` do not make a pair of PEM texts"
+            raise ConfigError(f"{why} ({error}). Store them again.") from None
+        finally:
+            os.close(file)
+        return context
+
+
+def identity(device: Device) -> str:
+    """What the charger calls itself: its `identity`, else the asset's id."""
+    assert isinstance(device.settings, DeviceSettings)
+    return device.settings.identity or device.id.partition("/")[0]
