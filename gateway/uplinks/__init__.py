@@ -52,6 +52,10 @@ def address(url: str, ports: Mapping[str, int]) -> SplitResult:
         known = 0
     if known == 0:
         raise Mistake("bad_url", f"`{url}` has no port between 1 and 65535", f"Write it like `{example}:8883`.")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise Mistake("bad_url", f"`{parts.hostname}` cannot be a host's name", f"Write it like `{example}`.") from None
     return parts
 
 
@@ -96,6 +100,8 @@ def unreachable(whom: str, cause: OSError, url: str) -> str:
             return f"The {whom}'s certificate is not trusted: {cause.verify_message}. Put its authority's file in `ca`."
         case ssl.SSLError():
             return f"TLS with {where} does not come about ({cause.reason}). Check the port, and whether it takes TLS."
+        case ConnectionResetError() if parts.scheme.endswith("s"):
+            return f"{where} breaks off when TLS begins. Check the port, and whether it takes TLS."
         case ConnectionRefusedError():
             return f"Nothing listens at {where}. Start the {whom}, or correct the url."
         case TimeoutError():

@@ -135,7 +135,7 @@ class Connection(aiomqtt.Client):
         try:
             super()._client_connect()
         except OSError as error:
-            self.cause = error
+            self.cause = error.with_traceback(None)  # whose frames hold a socket that paho has not closed
             raise
 
     def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
@@ -153,6 +153,7 @@ class Connection(aiomqtt.Client):
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
         if not self._connected.done():
+            self.cause = ConnectionAbortedError()
             self._connected.set_exception(aiomqtt.MqttError("closed before it answered"))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
@@ -331,17 +332,13 @@ class Uplink:
         return context
 
     async def _enter(self, connection: Connection) -> None:
-        url = self._settings.url
-        silent = f"{url} is there, but does not answer as an MQTT broker. Check the port, and mqtt:// or mqtts://."
         try:
             async with asyncio.timeout(_CONNECT):
                 await connection.__aenter__()
-        except TimeoutError:
-            raise UplinkError(silent) from None
         except aiomqtt.MqttCodeError as error:
             raise UplinkError(_refusal(error, self._settings)) from None
-        except aiomqtt.MqttError:
-            raise UplinkError(unreachable("broker", connection.cause, url) if connection.cause else silent) from None
+        except (aiomqtt.MqttError, TimeoutError):
+            raise UplinkError(_silence(connection.cause, self._settings)) from None
 
     async def _leave(self, connection: Connection) -> None:
         try:
@@ -377,3 +374,12 @@ def _refusal(error: aiomqtt.MqttCodeError, settings: Settings) -> str:
             return "The broker has banned us. Ask whoever runs it."
         case _:
             return f"The broker refuses us for now ({error}). It is tried again by itself."
+
+
+def _silence(cause: OSError | None, settings: Settings) -> str:
+    """Why there was no answer to our CONNECT."""
+    if cause is None or (isinstance(cause, ConnectionAbortedError) and settings.url.startswith("mqtt:")):
+        return f"{settings.url} does not answer as an MQTT broker. Check the port, and mqtt:// or mqtts://."
+    if isinstance(cause, ConnectionAbortedError):
+        return "The broker ends TLS at once. If it wants our certificate, add `certificate` and `key`, or renew them."
+    return unreachable("broker", cause, settings.url)
