@@ -160,6 +160,7 @@ class Page:
     async def _tell_changes(self, response: web.StreamResponse) -> None:
         """All first, then what changed, and at least every BEAT seconds that nothing did."""
         seen = 0
+        await response.write(b"retry: 1000\n\n")
         while True:
             snapshot = self._status.snapshot(after=seen)
             seen = self._status.version

@@ -23,8 +23,9 @@ async def running(status: Status, listen: str = "127.0.0.1:0", **options: Any) -
     page = Page(status, options.pop("token", TOKEN), listen, bound=bound.put_nowait, **options)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(page.run())
+        async with asyncio.timeout(10):
+            address = await bound.get()
         try:
-            async with asyncio.timeout(10):
-                yield await bound.get()
+            yield address
         finally:
             task.cancel()
