@@ -84,12 +84,14 @@ class Document:
             self.lines[place.line - 1] = line[:start] + "•" * (end - start) + line[end:]
 
     def ordered(self, found: Iterable[Diagnostic]) -> list[Diagnostic]:
-        """In the order of the lines, each place and code once, with what was hidden since blacked out."""
-        unique: dict[tuple[str, str, int, int], Diagnostic] = {}
+        """In the order of the lines, each once, with what was hidden since blacked out."""
+        unique: dict[tuple[str | int, ...], Diagnostic] = {}
         for one in found:
             if one.file == self.file and one.source:
                 one = replace(one, source=self._line(one.line))
-            unique.setdefault((one.file, one.code, one.line, one.column), one)
+            # A value that fits none of several types is refused once for each of them: one sentence is enough.
+            why = "" if one.code == "bad_value" else one.why
+            unique.setdefault((one.file, one.code, one.line, one.column, why), one)
         return sorted(unique.values(), key=lambda one: (one.file != self.file, one.file, one.line, one.column))
 
     def _line(self, number: int) -> str:
