@@ -47,7 +47,7 @@ class Driver:
         self._up = False
 
     async def run(self, emit: Emit) -> None:
-        """Poll until cancelled. LinkError: the endpoint cannot be reached; every point has been said to be bad."""
+        """Poll until cancelled. LinkError: the endpoint cannot be reached."""
         self._link.alive(NAP + 2 * self._timeout)
         try:
             await self._wire.open()
@@ -56,9 +56,6 @@ class Driver:
                 device.start_over()
             while True:
                 await self._turn(emit)
-        except LinkError as error:
-            await self._tell_all_bad(emit, NoAnswer(str(error)))
-            raise
         finally:
             self._up = False
             self._wire.close()
@@ -154,13 +151,6 @@ class Driver:
             quality = Quality.BAD if reason else Quality.GOOD
             readings.append(Reading(device.point_ids[slug], value, at, quality, reason))
         return readings
-
-    async def _tell_all_bad(self, emit: Emit, error: NoAnswer) -> None:
-        now, at = self._now(), self._at()
-        readings = [reading for each in self._devices for reading in each.bad(each.point_ids, error, now, at)]
-        if not await self._tell(emit, readings):
-            for each in self._devices:
-                each.unsaid()
 
     async def _tell(self, emit: Emit, records: Sequence[Record], lane: Lane = Lane.TELEMETRY) -> bool:
         if not records:

@@ -34,16 +34,16 @@ class Tcp:
         if self._connection and self._connection.client.connected:
             return
         self.close()
-        connection = _Connection(self._host, self._port, self._timeout)
+        self._connection = connection = _Connection(self._host, self._port, self._timeout)
+        opened = False
         try:
             opened = await connection.client.connect()
             _honour_cancel()
+        finally:
             if not opened:
-                raise LinkError(_unreachable(self.peer, connection.why))
-        except BaseException:
-            connection.client.close()
-            raise
-        self._connection = connection
+                self.close()
+        if not opened:
+            raise LinkError(_unreachable(self.peer, connection.why))
 
     def close(self) -> None:
         if self._connection:

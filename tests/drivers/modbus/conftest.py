@@ -14,14 +14,20 @@ from drivers.modbus.driver import Driver
 from drivers.modbus.emulator import Emulator
 from gateway import profile
 from gateway.model import Command, Device
-from gateway.testing import Recorder, make_link
+from gateway.testing import JumpingLoop, Recorder, make_link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 PROFILES = Path(__file__).resolve().parents[3] / "config" / "profiles"
 SDM630 = profile.load(PROFILES / "eastron-sdm630.yaml", lambda _: modbus.Profile)
-TIMEOUT = "150ms"
+TIMEOUT = "1s"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[JumpingLoop]]:
+    """Seconds of waiting pass at once; the bytes still go over real sockets."""
+    return {"jumping": JumpingLoop}
+
 
 SELF_IDENTIFYING = modbus.Profile.model_validate(
     {
@@ -40,7 +46,7 @@ SELF_IDENTIFYING = modbus.Profile.model_validate(
 """Two blocks of input registers that are told apart by their values, and one setting."""
 
 
-def make_device(id: str, address: int, profile: Any = SDM630, every: str | None = "50ms") -> Device:  # noqa: A002
+def make_device(id: str, address: int, profile: Any = SDM630, every: str | None = "1s") -> Device:  # noqa: A002
     settings = modbus.DeviceSettings.model_validate({"link": "line", "address": address, "every": every})
     return Device(
         id=id,
@@ -74,10 +80,20 @@ class Street:
         self.port = int(where["port"])
         self.driver = Driver(make_link(make_settings(where, self.timeout), self.devices, self.recorder))
 
-    async def seen(self, count: int, of: str, within: float = 5.0) -> None:
+    async def seen(self, count: int, of: str, within: float = 600.0) -> None:
         """Wait for `count` more good readings of a device."""
         before = self.good(of)
         await self.recorder.until(lambda _: self.good(of) >= before + count, within)
+
+    async def until(self, holds: Callable[[Recorder], bool]) -> None:
+        await self.recorder.until(holds, within=600)
+
+    async def asked(self, count: int) -> None:
+        """Wait until the emulator has been asked `count` more times."""
+        wanted = self.emulator.requests + count
+        async with asyncio.timeout(600):
+            while self.emulator.requests < wanted:  # noqa: ASYNC110 - nothing tells of a request
+                await asyncio.sleep(0.5)
 
     def good(self, of: str) -> int:
         return sum(r.quality == "good" for r in self.recorder.readings if r.point.startswith(f"{of}/"))
