@@ -80,7 +80,7 @@ class _Device:
     link: str
     said: _Peer
     version: int = 1
-    records: int = 0
+    readings: int = 0
     slots: list["_Slot"] = field(default_factory=list)
     verdict: tuple[Health, str] = (Health.UNKNOWN, "")
 
@@ -155,7 +155,7 @@ class Status:
                     slot.quality, slot.since = quality, at
                 slot.reading, slot.at = record, at
                 device = slot.device
-                device.records += 1
+                device.readings += 1
                 device.version = version
             elif type(record) is Event:
                 self._note_event(record)
@@ -253,7 +253,6 @@ class Status:
     def _note_event(self, event: Event) -> None:
         device = self._devices.get(event.on)
         if device is not None:
-            device.records += 1
             device.version = self.version
         match event.kind:
             case "device_up" | "device_down" if device is not None:
@@ -265,7 +264,7 @@ class Status:
         health, say, since = self._judge(device, now)
         return {
             "id": device.id, "link": device.link, "health": health.value, "colour": COLOUR[health], "say": say,
-            "since_ms": now - since, "records": device.records,
+            "since_ms": now - since, "readings": device.readings,
             "points": [_point(slot, now) for slot in device.slots],
         }  # fmt: skip
 

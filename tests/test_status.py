@@ -69,7 +69,7 @@ def test_green_when_every_point_is_good_and_fresh(status: Status) -> None:
     status.note([good(METER, "power", 61_000, 0.0), good(METER, "voltage", 61_000, 231.5)])
     found = seen(status, METER, 62_000)
     assert (found["health"], found["colour"], found["say"]) == ("up", "green", "")
-    assert found["records"] == 2
+    assert found["readings"] == 2
     assert found["points"][0] == {
         "id": "here/feeder/power", "quantity": "power_active", "unit": "W", "phase": "L1", "direction": None,
         "value": 0.0, "age_ms": 1000, "quality": "good", "reason": None, "stale": False,
@@ -206,7 +206,7 @@ def test_uplinks_lanes_configuration_and_clock(status: Status, clock: StillClock
 
 def test_records_of_strangers_are_ignored(status: Status) -> None:
     status.note([good("no/such", "power", 1), Event("device_down", "no/such", 1), Reply("1", CommandState.ACCEPTED, 1)])
-    assert all(each["records"] == 0 for each in status.snapshot(60_000)["devices"])  # type: ignore[index,union-attr,call-overload]
+    assert all(each["readings"] == 0 for each in status.snapshot(60_000)["devices"])  # type: ignore[index,union-attr,call-overload]
 
 
 def test_last(status: Status) -> None:

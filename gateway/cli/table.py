@@ -79,7 +79,7 @@ def account(
     devices = []
     for device in snapshot["devices"]:
         row = arrived.get(device["id"])
-        accepted, held = device["records"], row.delivered if row else 0
+        accepted, held = device["readings"], row.delivered if row else 0
         devices.append(
             DeviceAccount(
                 device["id"],
@@ -126,7 +126,7 @@ class Screen:
         for device in snapshot["devices"]:
             dot = f"{_COLOUR[device['colour']]}●{_PLAIN}"
             values = "  ".join(_value(point) for point in device["points"][:4] if point["value"] is not None)
-            lines.append(f"{dot} {device['id']:<16} {device['records']:>7}  {device['say'] or values}"[:150])
+            lines.append(f"{dot} {device['id']:<16} {device['readings']:>7}  {device['say'] or values}"[:150])
         self._out.write(f"\033[{self._lines}F\033[J" if self._lines else "")
         self._out.write("\n".join(lines) + "\n")
         self._out.flush()

@@ -67,7 +67,7 @@ function tick(held, now) {
   });
   const since = text.since(age(held.told.since_ms + passed));
   const state = text.health[held.told.health] ?? text.colours[held.told.colour];
-  put(held.parts.foot, `${state} ${since} · ${held.told.link} · ${text.received(held.told.records)}`);
+  put(held.parts.foot, `${state} ${since} · ${held.told.link} · ${text.received(held.told.readings)}`);
 }
 
 function arrange() {

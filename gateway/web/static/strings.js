@@ -19,7 +19,7 @@ export const text = {
   since: (age) => `for ${age}`,
   devices: (count) => (count === 1 ? "1 device" : `${number(count)} devices`),
   points: (count) => `All ${count} points`,
-  received: (count) => (count === 1 ? "1 record" : `${number(count)} records`),
+  received: (count) => (count === 1 ? "1 reading" : `${number(count)} readings`),
   links: "Links",
   lanes: "Buffer by lane",
   about: "Gateway",
