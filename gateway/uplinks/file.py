@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.batch import Batch, encode
@@ -67,9 +68,12 @@ class Uplink:
                 end = _whole_lines(descriptor)
                 try:
                     _write_all(descriptor, line)
-                    os.fsync(descriptor)
+                    if line:
+                        os.fsync(descriptor)
                 except OSError:
-                    os.ftruncate(descriptor, end)
+                    # Where even this fails, the next turn cuts the torn line off.
+                    with suppress(OSError):
+                        os.ftruncate(descriptor, end)
                     raise
             finally:
                 os.close(descriptor)

@@ -74,6 +74,7 @@ async def far_side(broker: Broker) -> AsyncIterator[Platform]:
         username=PLATFORM,
         password=PASSWORDS[PLATFORM],
         protocol=aiomqtt.ProtocolVersion.V5,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     ) as client:
         await client.subscribe(f"{ROOT}/#", qos=1)
         far = Platform(client)
