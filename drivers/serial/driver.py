@@ -5,6 +5,7 @@ is given, and any frame whose quality differs from what was last told. Without `
 """
 
 import asyncio
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from drivers.serial import transport
 from drivers.serial.codec import Codec
 from drivers.serial.framing import Framer
 from drivers.serial.settings import DeviceSettings, Profile, Settings
-from gateway.errors import CommandError, ConfigError, LinkError
+from gateway.errors import CommandError, ConfigError, StorageError
 from gateway.model import Command, Event, Lane, Quality, Reading, Reason, Reply
 from gateway.ports import Emit, Link
 
@@ -50,17 +51,18 @@ class Driver:
         self._told: dict[str, _Told] = {}
         self._trouble: str | None = None
         """What is wrong with the device: "" nothing, None not known since the gateway started."""
-        self._warm_at = 0.0
+        self._warm_at = math.inf
+        """Until then values are doubtful; not before a first frame."""
         self._read_at = 0.0
+        """When the port was last empty (loop time)."""
 
     async def run(self, emit: Emit) -> None:
-        """Listen until cancelled. LinkError: the port cannot be opened or has hung up; the points are bad."""
-        try:
-            async with transport.opened(self._link.name, self._settings, self._profile.line) as wire:
-                await self._listen(wire, emit)
-        except LinkError:
-            await self._mark_bad(emit)
-            raise
+        """Listen until cancelled. LinkError: the port cannot be opened or has hung up."""
+        self._link.alive(ALIVE)
+        # Whatever was told before, the gateway itself says that the points of a lost link have no value.
+        self._told.clear()
+        async with transport.opened(self._link.name, self._settings, self._profile.line) as wire:
+            await self._listen(wire, emit)
 
     async def execute(self, command: Command) -> Reply:
         raise CommandError("unknown_verb", f"{command.on} only speaks: it takes no commands.")
@@ -69,7 +71,7 @@ class Driver:
         loop = asyncio.get_running_loop()
         framer, silence = Framer(self._profile.frame), self._profile.silence or math.inf
         self._read_at = loop.time()
-        self._warm_at = self._read_at + self._profile.warm_up
+        self._warm_at = math.inf
         silent_at = self._read_at + silence
         evidence = _Evidence(framer)
         while True:
@@ -93,19 +95,17 @@ class Driver:
 
     async def _hear(self, frames: list[bytes], now: float, emit: Emit) -> None:
         if self._trouble != "":
-            if self._trouble:
-                self._warm_at = now + self._profile.warm_up
-            self._trouble = ""
             say = f"{self._device.id} sends {self._name} frames."
-            await self._tell(emit, "device_up", say)
+            await self._turn(emit, "", self._event("device_up", say))
         boot = self._link.clock.boot()
         readings: list[Reading] = []
         for newer, frame in zip(range(len(frames) - 1, -1, -1), frames, strict=True):
             # Frames that were waiting together came one cadence apart, but not before the port was last empty.
             age = min(newer * self._profile.cadence, now - self._read_at)
+            if self._warm_at == math.inf:
+                self._warm_at = now - age + self._profile.warm_up
             readings += self._readings(frame, now - age, boot - round(age * 1000))
-        if readings:
-            await emit(readings)
+        await self._give(emit, readings)
 
     def _readings(self, frame: bytes, when: float, at: int) -> list[Reading]:
         readings = []
@@ -132,13 +132,10 @@ class Driver:
         return is_due or changed
 
     async def _miss(self, evidence: "_Evidence", emit: Emit) -> None:
+        self._warm_at = math.inf
         trouble, say = evidence.sentence(self._link.name, self._device.id, self._name)
         if trouble != self._trouble:
-            self._trouble = trouble
-            await self._tell(emit, "device_down", say, evidence.more())
-        await self._mark_bad(emit)
-
-    async def _mark_bad(self, emit: Emit) -> None:
+            await self._turn(emit, trouble, self._event("device_down", say, evidence.more()))
         at, lost = self._link.clock.boot(), (Quality.BAD, Reason.COMM_FAILURE)
         readings = []
         for slug in self._profile.points:
@@ -146,12 +143,23 @@ class Driver:
             if (told.quality, told.reason) != lost:
                 told.quality, told.reason = lost
                 readings.append(Reading(self._device.points[slug].id, None, at, *lost))
-        if readings:
-            await emit(readings)
+        await self._give(emit, readings)
 
-    async def _tell(self, emit: Emit, kind: str, say: str, more: dict[str, int | str] | None = None) -> None:
-        event = Event(kind, self._device.id, self._link.clock.boot(), say, more or {})
-        await emit([event], lane=Lane.EVENT)
+    async def _turn(self, emit: Emit, trouble: str, event: Event) -> None:
+        # The buffer says itself that it is full or sick; what it did not take is told again.
+        with contextlib.suppress(StorageError):
+            await emit([event], lane=Lane.EVENT)
+            self._trouble = trouble
+
+    async def _give(self, emit: Emit, readings: list[Reading]) -> None:
+        if readings:
+            try:
+                await emit(readings)
+            except StorageError:
+                self._told.clear()
+
+    def _event(self, kind: str, say: str, more: dict[str, int | str] | None = None) -> Event:
+        return Event(kind, self._device.id, self._link.clock.boot(), say, more or {})
 
     @property
     def _name(self) -> str:

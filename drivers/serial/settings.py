@@ -225,7 +225,7 @@ class Profile(head.Profile):
     silence: Annotated[Duration, Field(gt=0)] | None = None
     """After that long without a good frame the device is down; absent where silence is normal."""
     warm_up: Duration = 0.0
-    """So long after the port was opened, and after a silence, values are doubtful."""
+    """So long after the first frame since the port was opened, or since a silence, values are doubtful."""
     frame: Annotated[Frame, Field(discriminator="type")]
     points: Annotated[dict[Slug, SerialPoint], Field(min_length=1)]
     examples: Annotated[Sequence[Example], Field(min_length=1)]
@@ -255,4 +255,4 @@ def verbs(profile: Profile, settings: DeviceSettings) -> dict[str, Verb]:  # noq
 
 def address(settings: DeviceSettings) -> str | None:  # noqa: ARG001
     """The same for all: two sensors that push on one wire would talk over each other."""
-    return "the whole wire"
+    return "whole-wire"

@@ -1,7 +1,7 @@
 """The SDS011, the Plantower, and a driver with an emulated sensor on a pty."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from drivers.serial.emulator import Emulator
 from gateway import profile as profiles
 from gateway.errors import LinkError
 from gateway.model import Device
-from gateway.testing import Recorder, make_link
+from gateway.testing import JumpingLoop, Recorder, make_link
 
 PROFILES = Path(__file__).resolve().parents[3] / "config" / "profiles"
 FACTS = yaml.safe_load(Path(__file__).with_name("vectors.yaml").read_text())
@@ -68,8 +68,8 @@ def plantower() -> Profile:
 
 @pytest.fixture
 def quick(sds011: Profile) -> Profile:
-    """The SDS011 with a shorter patience: silence after 0.3 s, no warm-up."""
-    return sds011.model_copy(update={"cadence": 0.02, "silence": 0.3, "warm_up": 0.0})
+    """The SDS011 for tests in real time: fast, without warm-up, patient with a busy machine."""
+    return sds011.model_copy(update={"cadence": 0.02, "silence": 60.0, "warm_up": 0.0})
 
 
 class Street:
@@ -81,7 +81,6 @@ class Street:
         named = points("lp-1/pm", profile, settings)
         self.device = Device("lp-1/pm", named, settings=settings, profile=profile)
         self.emulator = Emulator(self.settings("/dev/none"), [self.device], None)
-        self.emulator.cadence = 0.02
         self.recorder = Recorder()
         self.failures: list[str] = []
         self.pause = 0.05
@@ -112,10 +111,10 @@ class Street:
                 for task in tasks:
                     task.cancel()
 
-    async def until(self, holds: Callable[[Recorder], bool], within: float = 5.0) -> None:
+    async def until(self, holds: Callable[[Recorder], bool], within: float = 20.0) -> None:
         await self.recorder.until(holds, within)
 
-    async def settles(self, holds: Callable[[], bool], within: float = 5.0) -> None:
+    async def settles(self, holds: Callable[[], bool], within: float = 20.0) -> None:
         """For what the recorder does not see."""
         async with asyncio.timeout(within):
             while not holds():  # noqa: ASYNC110 - counters of the emulator, which tells nobody
@@ -158,5 +157,22 @@ def street(quick: Profile) -> Street:
 
 
 @pytest.fixture
+def slow_street(sds011: Profile) -> Street:
+    """With the sensor's true times, for `jumped`."""
+    return Street(sds011)
+
+
+@pytest.fixture
 def make_street() -> type[Street]:
     return Street
+
+
+def _jumped(story: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(story)
+
+
+@pytest.fixture
+def jumped() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run a story in jumped time: seconds of silence cost nothing, and a busy machine is not mistaken for one."""
+    return _jumped
