@@ -10,7 +10,6 @@ on a loop device, so that device bytes include journal and metadata.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -18,15 +17,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cli import street
-from gateway.cli.broker import Broker
-from gateway.cli.demo import ACCESS
-from gateway.receiver import MqttIn, Receiver
+from gateway.cli.stage import Stage
 from gateway.site import Credentials
 
 POINTS = 20
@@ -51,38 +48,60 @@ class Street:
         )
 
 
-STREETS = (Street(10), Street(25), Street(50), Street(200), Street(10, page=True), Street(10, True, all_protocols=True))
+STREETS = (
+    Street(10),
+    Street(25),
+    Street(50),
+    Street(200),
+    Street(10, page=True),
+    Street(10, page=True, all_protocols=True),
+)
 
 
-def write_site(folder: Path, what: Street, url: str, password: str) -> Path:
-    (folder / "profiles").mkdir()
+PROFILE = """\
+profile: bench-meter/1
+driver: modbus
+kind: meter
+source: bench/end_to_end.py
+address_base: wire
+defaults: {fc: 4, type: f32, word_order: big}
+line: {max_regs: 120, pairs: true}
+points:
+"""
+EXAMPLES = "examples:\n  - regs: {4: {0: [0x45E1, 0]}}\n    expect: {v0: 7200 W}\n"
+OTHER_LINKS = """\
+  air: {driver: serial, port: /dev/ttyUSB0}
+  cs: {driver: ocpp, listen: "127.0.0.1:0", security: 1, tags: secret}
+"""
+OTHER_ASSETS = """\
+  lp-1: {devices: {pm: {link: air, profile: nova-sds011}}}
+  cp-1: {devices: {evse: {link: cs, key: secret}}}
+"""
+
+
+def write_site(stage: Stage, what: Street) -> None:
+    (stage.folder / "profiles").mkdir()
     points = "".join(f"  v{n}: {{addr: {2 * n}, quantity: power_active, unit: W}}\n" for n in range(POINTS))
-    (folder / "profiles" / "bench-meter.yaml").write_text(
-        "profile: bench-meter/1\ndriver: modbus\nkind: meter\nsource: bench/end_to_end.py\naddress_base: wire\n"
-        f"defaults: {{fc: 4, type: f32, word_order: big}}\nline: {{max_regs: 120, pairs: true}}\npoints:\n{points}"
-        "examples:\n  - regs: {4: {0: [0x45E1, 0]}}\n    expect: {v0: 7200 W}\n"
-    )
-    credentials = Credentials(folder / "secrets")
-    credentials.write("uplinks.city.password", password)
+    (stage.folder / "profiles" / "bench-meter.yaml").write_text(PROFILE + points + EXAMPLES)
+    credentials = Credentials(stage.folder / "secrets")
+    credentials.write("uplinks.city.password", stage.password)
     credentials.write("page.token", secrets.token_hex(16))
-    devices = "".join(
+    credentials.write("links.cs.tags", "\n".join(street.TAGS))
+    credentials.write("cp-1.evse.key", secrets.token_hex(10))
+    meters = "".join(
         f"      m{n}: {{link: line, profile: bench-meter, address: {n}, every: 1s}}\n"
         for n in range(1, what.devices + 1)
     )
-    links, assets = "  line: {driver: modbus, host: 127.0.0.1, port: 502}\n", ""
-    if what.all_protocols:
-        links += '  air: {driver: serial, port: /dev/ttyUSB0}\n  cs: {driver: ocpp, listen: "127.0.0.1:0", security: 1, tags: secret}\n'
-        assets = "  lp-1: {devices: {pm: {link: air, profile: nova-sds011}}}\n  cp-1: {devices: {evse: {link: cs, key: secret}}}\n"
-        credentials.write("links.cs.tags", "\n".join(street.TAGS))
-        credentials.write("cp-1.evse.key", secrets.token_hex(10))
-    page = 'page: {listen: "127.0.0.1:0", token: secret}\n' if what.page else ""
-    site = folder / "site.yaml"
-    site.write_text(
-        f"version: 1\ngateway: {{id: {street.GATEWAY}, tenant: {street.TENANT}, clock: trusted}}\n{page}"
-        f'links:\n{links}uplinks:\n  city: {{uplink: mqtt, url: "{url}", username: {street.GATEWAY}, password: secret}}\n'
-        f"assets:\n  here:\n    devices:\n{devices}{assets}"
+    others = what.all_protocols
+    stage.site.write_text(
+        f"version: 1\ngateway: {{id: {street.GATEWAY}, tenant: {street.TENANT}, clock: trusted}}\n"
+        + ('page: {listen: "127.0.0.1:0", token: secret}\n' if what.page else "")
+        + "links:\n  line: {driver: modbus, host: 127.0.0.1, port: 502}\n"
+        + (OTHER_LINKS if others else "")
+        + f'uplinks:\n  city: {{uplink: mqtt, url: "{stage.url}", username: {street.GATEWAY}, password: secret}}\n'
+        + f"assets:\n  here:\n    devices:\n{meters}"
+        + (OTHER_ASSETS if others else "")
     )
-    return site
 
 
 @contextmanager
@@ -124,78 +143,37 @@ def rss_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_SIZE / 1e6
 
 
-@asynccontextmanager
-async def program(folder: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    with (folder / f"{words[0]}.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", *words, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(20):
-                    await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
 async def measure(what: Street, seconds: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lampione-bench-") as name, own_disk(Path(name)) as (disk, device):
-        folder = Path(name)
-        words = {street.GATEWAY: secrets.token_hex(8), street.PLATFORM: secrets.token_hex(8)}
-        broker = Broker(folder / "broker", passwords=words, access=ACCESS).start()
-        receiver = Receiver(
-            folder / "platform.sqlite", mqtt=MqttIn(broker.url, street.PLATFORM, words[street.PLATFORM])
-        )
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                platform = tasks.create_task(receiver.run())
-                await receiver.ready()
-                row = await on_the_street(what, seconds, folder, disk, device, receiver, broker.url, words)
-                platform.cancel()
-        finally:
-            broker.stop()
-        return row
+        async with Stage(Path(name), state=disk / "state") as stage:
+            write_site(stage, what)
+            await stage.simulate()
+            return await on_the_street(stage, what, seconds, device)
 
 
-async def on_the_street(
-    what: Street, seconds: float, folder: Path, disk: Path, device: str | None, receiver: Receiver, url: str,
-    words: dict[str, str],
-) -> dict[str, object]:  # fmt: skip
+async def on_the_street(stage: Stage, what: Street, seconds: float, device: str | None) -> dict[str, object]:
     loop = asyncio.get_running_loop()
-    site = write_site(folder, what, url, words[street.GATEWAY])
-    out, state, keys = folder / "running.yaml", disk / "state", ("--secrets", str(folder / "secrets"))
-    async with program(folder, "simulate", str(site), "--out", str(out), "--state", str(state), *keys):
-        while not out.exists():
-            await asyncio.sleep(0.05)
-        began = loop.time()
-        async with program(folder, "run", str(out), "--state", str(state), *keys) as gateway:
-            while not sum(row.delivered for row in receiver.per_device()):
-                assert gateway.returncode is None, (folder / "run.log").read_text()
-                await asyncio.sleep(0.02)
-            first = loop.time() - began
-            await asyncio.sleep(5)
-            spent, written = cpu_seconds(gateway.pid), device_bytes(device)
-            settled, start = receiver.counts.records, loop.time()
-            await asyncio.sleep(seconds)
-            spent, took = cpu_seconds(gateway.pid) - spent, loop.time() - start
-            settled = receiver.counts.records - settled
-            after = device_bytes(device)
-            return {
-                "street": what.name,
-                "cpu_s_per_1000": round(spent / settled * 1000, 4),
-                "readings_per_s": round(settled / took),
-                "rss_mb": round(rss_mb(gateway.pid), 1),
-                "device_bytes_per_reading": None
-                if after is None or written is None
-                else round((after - written) / settled, 1),
-                "first_delivered_s": round(first, 2),
-                "missing": sum(row.missing for row in receiver.report()),
-            }
+    began = loop.time()
+    await stage.run(page=False)
+    assert stage.gateway
+    pid = stage.gateway.pid
+    await stage.until(lambda: sum(row.delivered for row in stage.platform.per_device()) > 0)
+    first = loop.time() - began
+    await asyncio.sleep(5)
+    spent, written = cpu_seconds(pid), device_bytes(device)
+    settled, start = stage.platform.counts.records, loop.time()
+    await asyncio.sleep(seconds)
+    spent, took = cpu_seconds(pid) - spent, loop.time() - start
+    settled, after = stage.platform.counts.records - settled, device_bytes(device)
+    return {
+        "street": what.name,
+        "cpu_s_per_1000": round(spent / settled * 1000, 4),
+        "readings_per_s": round(settled / took),
+        "rss_mb": round(rss_mb(pid), 1),
+        "device_bytes_per_reading": None if after is None or written is None else round((after - written) / settled, 1),
+        "first_delivered_s": round(first, 2),
+        "missing": sum(row.missing for row in stage.platform.report()),
+    }
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 LAST_WORDS = 5.0
 """Seconds that delivery is given at the end to send what is committed."""
-_LANE_EVERY = 2.0
+_LANE_EVERY = 1.0
 
 
 class Gateway:

@@ -64,7 +64,8 @@ class Account:
         missing = sum(row.missing for row in self.lanes)
         total = sum(row.received for row in self.lanes)
         verdict = f"{total:,} records delivered, {missing:,} missing." + ("" if self.is_complete else " FAILED")
-        return "\n".join([*_columns(head, rows), "", *_columns(lane_head, lanes), "", verdict])
+        note = "accepted counts what the gateway took, and one record for each value that was lost with its device."
+        return "\n".join([*_columns(head, rows), note, "", *_columns(lane_head, lanes), "", verdict])
 
 
 def account(
