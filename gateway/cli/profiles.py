@@ -90,7 +90,7 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
         why, fix = unknown(name, catalogue.names())
         raise ConfigError(f"profile {why} {fix}") from None
     if as_json:
-        print(profile.load(path, load.profile_model).model_dump_json(by_alias=True))
+        print(json.dumps(document.read(path).tree, ensure_ascii=False))
     else:
         print(f"# {path}")
         print(path.read_text(), end="")

@@ -1,0 +1,77 @@
+"""`lampione profiles`: the catalogue, and the check of a profile by its own examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.site.read import shipped_profiles
+
+SENSOR = (shipped_profiles() / "nova-sds011.yaml").read_text()
+
+
+def test_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "list", "--site", str(path)]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["profile", "kind", "driver", "points", "source"]
+    assert any(row.split()[:4] == ["nova-sds011/1", "particulate", "serial", "2"] for row in rows)
+    assert main(["profiles", "list", "--site", str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {one["profile"] for one in said} >= {"nova-sds011/1", "eastron-sdm630/1", "ocpp-generic/1"}
+
+
+def test_a_sites_own_profiles_come_first_and_a_broken_one_is_said(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = path.parent / "profiles"
+    own.mkdir()
+    (own / "acme-dust.yaml").write_text(SENSOR.replace("nova-sds011/1", "acme-dust/3"))
+    (own / "nova-sds011.yaml").write_text(SENSOR.replace("kind:", "knd:", 1))
+    assert main(["profiles", "list", "--site", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert "acme-dust/3" in shown.out
+    assert "eastron-sdm630/1" in shown.out
+    assert f"{own}/nova-sds011.yaml" in shown.err
+
+
+def test_show(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "show", "nova-sds011", "--site", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"# {shipped_profiles()}/nova-sds011.yaml\n")
+    assert shown.endswith(SENSOR)
+    assert main(["profiles", "show", "nova-sds011/1", "--site", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == "nova-sds011/1"
+    assert main(["profiles", "show", "nova-sds01", "--site", str(path)]) == 2
+    assert "did you mean `nova-sds011`?" in capsys.readouterr().err
+
+
+def test_check_runs_the_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nova-sds011.yaml"
+    path.write_text(SENSOR)
+    assert main(["profiles", "check", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"ok: {path}: nova-sds011/1, 2 points, ")
+    path.write_text(SENSOR.replace("scale: 0.1", "scale: 0.2"))
+    assert main(["profiles", "check", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert "[example_fails]" in shown
+    assert "^" in shown
+
+
+def test_check_goes_on_after_a_wrong_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "nova-sds011.yaml", tmp_path / "acme-m1.yaml"
+    good.write_text(SENSOR)
+    bad.write_text("profile: acme-m1/1\ndriver: zigbee\n")
+    assert main(["profiles", "check", str(bad), str(good), str(tmp_path / "none.yaml")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"ok: {good}")
+    assert "driver `zigbee` is unknown" in shown.err
+    assert "[unreadable_file]" in shown.err
+    assert main(["profiles", "check", str(bad), str(good), "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert [(one["ok"], [m["code"] for m in one["mistakes"]]) for one in said] == [
+        (False, ["unknown_driver"]),
+        (True, []),
+    ]
