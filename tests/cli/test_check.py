@@ -63,7 +63,7 @@ def test_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(path.read_text().replace("every", "evry"))
     assert main(["check", str(path), "--json"]) == 2
     said = json.loads(capsys.readouterr().out)
-    assert [(one["code"], one["line"], one["column"]) for one in said["mistakes"]] == [("unknown_key", 4, 68)]
+    assert [(one["code"], one["line"], one["column"]) for one in said["mistakes"]] == [("unknown_key", 4, 65)]
 
 
 def test_a_warning_is_no_fault(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,8 @@ def test_every_setting_is_described() -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [(1.0, "s", "1s"), (300.0, "s", "5min"), (90.0, "s", "90s"), (0.25, "s", "0.25s"), (86400.0, "s", "1d"),
-     (0.0, "s", "0s"), (1024**3, "B", "1 GB"), (200 * 1024**2, "B", "200 MB"), (10, "B", "10 B"), (32.0, "A", "32 A"), (None, "s", None)],
+     (0.0, "s", "0s"), (1024**3, "B", "1 GB"), (200 * 1024**2, "B", "200 MB"), (10, "B", "10 B"),
+     (32.0, "A", "32 A"), (None, "s", None)],
 )  # fmt: skip
 def test_a_default_is_shown_as_one_would_write_it(value: Any, unit: str, text: Any) -> None:
     assert written(value, unit) == text
