@@ -99,12 +99,15 @@ class DeviceKeys(Written):
     """Keys that every device in a site file has; drivers subclass it with their own (`address`, `key` …)."""
 
     link: Slug
+    """The link that it is on."""
     profile: str | None = None
     """`maker-model` (newest version) or `maker-model/N`."""
     every: Duration | None = None
     """Poll interval of its points; a point's own `every` in the profile wins only when this is absent."""
     fed_by: str | None = None
+    """The asset or device that its current comes from; left out, as its asset."""
     serves: str | Sequence[str] | None = None
+    """The assets that it is there for."""
 
 
 class LinkKeys(Written):

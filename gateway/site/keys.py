@@ -83,7 +83,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class PageKeys(Written):
-    """The technician's page. Left out, there is none."""
+    """The technician's page."""
 
     listen: Annotated[str, BeforeValidator(_endpoint), WithJsonSchema({"type": "string"})] = "127.0.0.1:8080"
     """Address and port; port 0 takes a free one."""
@@ -141,6 +141,7 @@ class SiteKeys(Written):
     version: Annotated[str, BeforeValidator(_version), WithJsonSchema({"const": int(VERSION)})]
     """Of this format."""
     gateway: GatewayKeys
+    """Who this gateway is."""
     links: Mapping[Slug, Mapping[str, Any]] = {}
     """The wires: one driver each."""
     assets: Mapping[Slug, AssetKeys] = {}
@@ -148,7 +149,9 @@ class SiteKeys(Written):
     uplinks: Mapping[Slug, Mapping[str, Any]] = {}
     """The platforms that records go to. The name is the identity: a renamed uplink starts anew."""
     page: PageKeys | None = None
+    """The technician's page; left out, there is none."""
     buffer: BufferKeys = BufferKeys()
+    """The durable buffer on disk."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "SiteKeys":

@@ -25,7 +25,10 @@ def json_schema() -> dict[str, Any]:
     site = _schema(SiteKeys, "", definitions)
     drivers = {name: load.driver(name) for name in load.drivers()}
     links = [_chosen("driver", name, _schema(one.Settings, name, definitions)) for name, one in drivers.items()]
-    devices = [_schema(one.DeviceSettings, f"{name}-device", definitions) for name, one in drivers.items()]
+    devices = [
+        _schema(one.DeviceSettings, f"{name}-device", definitions) | {"title": f"{name} device"}
+        for name, one in drivers.items()
+    ]
     uplinks = [
         _chosen("uplink", name, _schema(load.uplink(name).Settings, name, definitions)) for name in load.uplinks()
     ]
