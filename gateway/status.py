@@ -26,15 +26,15 @@ _CLOCK = {
     ClockState.UNSYNCED: "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS.",
 }
 _BECAUSE = {
-    "comm_failure": "no answer",
-    "device_failure": "the device reports a fault",
+    "comm_failure": "without answer",
+    "device_failure": "at fault",
     "out_of_range": "out of range",
     "not_a_number": "not a number",
     "absent": "not fitted",
-    "stale": "too old",
+    "stale": "out of date",
     "warming_up": "warming up",
     "substituted": "substituted",
-    "counter_reset": "the counter started again",
+    "counter_reset": "counting anew",
     "config_error": "configured wrongly",
 }
 
@@ -99,8 +99,11 @@ class _Slot:
     quality: Quality | None = None
 
     def name(self) -> str:
-        slug = self.point.id.rpartition("/")[2]
-        return slug.replace("_", " ")
+        return self.point.id.rpartition("/")[2].replace("_", " ")
+
+    def why(self) -> str:
+        reason = self.reading.reason if self.reading else None
+        return _BECAUSE.get(reason, reason) if reason else "doubtful"
 
     def is_stale(self, now: int) -> bool:
         return now - self.at > self.limit
@@ -108,7 +111,8 @@ class _Slot:
 
 class Status:
     """`links`: the devices on each link; `every`: poll interval in seconds by device id, or by point id where one
-    differs. A point without an interval never turns stale. Every `at` is milliseconds of the boot clock.
+    differs. A point without an interval never turns stale, nor does a setting (a point with a `set:` verb) by its
+    device's: it is read when it may have changed. Every `at` is milliseconds of the boot clock.
     """
 
     def __init__(
@@ -134,8 +138,9 @@ class Status:
         for link, devices in links.items():
             for device in devices:
                 held = self._devices[device.id] = _Device(device.id, link, _Peer(now))
-                for point in device.points.values():
-                    seconds = every.get(point.id, every.get(device.id, math.inf))
+                for slug, point in device.points.items():
+                    of_device = math.inf if f"set:{slug}" in device.verbs else every.get(device.id, math.inf)
+                    seconds = every.get(point.id, of_device)
                     slot = _Slot(held, point, STALE_AFTER * 1000 * seconds, now, at=now)
                     self._slots[point.id] = slot
                     held.slots.append(slot)
@@ -289,17 +294,17 @@ class Status:
             return Health.UNKNOWN, "Nothing has been heard from it yet.", self._started
         bad = [slot for slot in heard if slot.quality is Quality.BAD]
         if bad and len(bad) == len(device.slots):
-            return Health.DOWN, f"No point has a value: {_list(bad)}.", max(slot.since for slot in bad)
+            return Health.DOWN, f"No point has a value; {_because(bad)}.", max(slot.since for slot in bad)
         stale = [slot for slot in device.slots if slot.is_stale(now)]
         doubtful = [slot for slot in heard if slot.quality is not Quality.GOOD and slot not in stale]
-        parts = []
-        if doubtful:
-            parts.append(f"{_count(doubtful, device)} not good: {_list(doubtful)}")
-        if stale:
-            parts.append(f"{_count(stale, device)} overdue: {_list(stale, because=False)}")
-        if parts:
+        if doubtful or stale:
+            parts = [_because(doubtful)] if doubtful else []
+            if stale:
+                parts.append(f"overdue: {_names(stale)}")
             began = [slot.since for slot in doubtful] + [round(slot.at + slot.limit) for slot in stale]
-            return Health.DEGRADED, f"{'; '.join(parts)}.", min(began)
+            total = len(device.slots)
+            say = f"{len(doubtful) + len(stale)} of {total} {'points' if total > 1 else 'point'} {'; '.join(parts)}."
+            return Health.DEGRADED, say, min(began)
         return Health.UP, "", max([slot.since for slot in heard] + [said.since, link.since])
 
     def _is_said_down(self, device: _Device) -> bool:
@@ -324,15 +329,14 @@ def _point(slot: _Slot, now: int) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _count(slots: Sequence[_Slot], device: _Device) -> str:
-    points = "point" if len(device.slots) == 1 else "points"
-    return f"{len(slots)} of {len(device.slots)} {points} {'is' if len(slots) == 1 else 'are'}"
+def _because(slots: Sequence[_Slot]) -> str:
+    """Points grouped by what is wrong with them: `out of range: voltage, current; no answer: power`."""
+    groups: dict[str, list[_Slot]] = {}
+    for slot in slots:
+        groups.setdefault(slot.why(), []).append(slot)
+    return "; ".join(f"{why}: {_names(members)}" for why, members in groups.items())
 
 
-def _list(slots: Sequence[_Slot], *, because: bool = True) -> str:
-    named = []
-    for slot in slots[:_NAMED]:
-        reason = slot.reading.reason if because and slot.reading else None
-        named.append(f"{slot.name()} ({_BECAUSE.get(reason, reason)})" if reason else slot.name())
+def _names(slots: Sequence[_Slot]) -> str:
     rest = len(slots) - _NAMED
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(slot.name() for slot in slots[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

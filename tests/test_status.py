@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import ClockState, CommandState, Device, Event, Lane, Point, Quality, Reading, Reply
+from gateway.model import ClockState, CommandState, Device, Event, Lane, Point, Quality, Reading, Reply, Verb
 from gateway.status import Status
 from gateway.testing import JumpingLoop, LoopClock
 
@@ -82,7 +82,7 @@ def test_a_point_is_stale_after_three_intervals(status: Status, age: int, colour
     found = seen(status, METER, 61_000 + age)
     assert found["colour"] == colour
     if colour == "amber":
-        assert found["say"] == "2 of 2 points are overdue: power, voltage."
+        assert found["say"] == "2 of 2 points overdue: power, voltage."
         assert found["since_ms"] == 1, "it became stale a millisecond ago, whoever looks when"
         assert found["points"][0]["stale"] is True
 
@@ -92,7 +92,7 @@ def test_a_point_that_never_came_is_overdue_too(status: Status) -> None:
     assert seen(status, METER, 62_000)["colour"] == "green"
     status.note([good(METER, "power", 91_000)])
     found = seen(status, METER, 91_000)
-    assert (found["colour"], found["say"]) == ("amber", "1 of 2 points is overdue: voltage.")
+    assert (found["colour"], found["say"]) == ("amber", "1 of 2 points overdue: voltage.")
 
 
 def test_a_point_without_an_interval_never_turns_stale(status: Status) -> None:
@@ -104,7 +104,26 @@ def test_a_point_may_have_an_interval_of_its_own(clock: StillClock) -> None:
     meter = device(METER, "power", "energy")
     status = Status("g", clock, {"line": [meter]}, every={METER: 10, f"{METER}/energy": 60})
     status.note([good(METER, "power", 61_000), good(METER, "energy", 61_000)])
-    assert seen(status, METER, 161_000)["say"] == "1 of 2 points is overdue: power."
+    assert seen(status, METER, 161_000)["say"] == "1 of 2 points overdue: power."
+
+
+def test_a_setting_is_not_overdue_by_its_devices_interval(clock: StillClock) -> None:
+    meter = device(METER, "power", "demand_period")
+    meter = Device(METER, meter.points, {"set:demand_period": Verb("set", {})})
+    status = Status("g", clock, {"line": [meter]}, every={METER: 10})
+    status.note([good(METER, "power", 61_000), good(METER, "demand_period", 61_000)])
+    status.note([good(METER, "power", 600_000)])
+    assert seen(status, METER, 601_000)["colour"] == "green"
+
+
+def test_what_is_wrong_is_grouped_and_cut_short(clock: StillClock) -> None:
+    slugs = [f"p{number}" for number in range(9)]
+    status = Status("g", clock, {"line": [device(METER, *slugs)]}, every={METER: 10})
+    status.note([good(METER, "p0", 80_000), good(METER, "p1", 80_000), bad(METER, "p2", 80_000)])
+    status.note([bad(METER, slug, 80_000, "absent") for slug in slugs[3:7]])
+    assert seen(status, METER, 90_001)["say"] == (
+        "7 of 9 points out of range: p2; not fitted: p3, p4, p5 and 1 more; overdue: p7, p8."
+    )
 
 
 def test_some_bad_is_amber_with_the_reason_and_its_beginning(status: Status) -> None:
@@ -113,7 +132,7 @@ def test_some_bad_is_amber_with_the_reason_and_its_beginning(status: Status) -> 
     status.note([good(METER, "power", 63_000), bad(METER, "voltage", 63_000)])
     found = seen(status, METER, 64_000)
     assert (found["health"], found["colour"]) == ("degraded", "amber")
-    assert found["say"] == "1 of 2 points is not good: voltage (out of range)."
+    assert found["say"] == "1 of 2 points out of range: voltage."
     assert found["since_ms"] == 2000
     assert found["points"][1]["value"] is None
 
@@ -122,13 +141,13 @@ def test_no_point_with_a_value_is_red(status: Status) -> None:
     status.note([bad(METER, "power", 61_000, "comm_failure"), bad(METER, "voltage", 61_000, "comm_failure")])
     found = seen(status, METER, 61_500)
     assert (found["health"], found["colour"]) == ("down", "red")
-    assert found["say"] == "No point has a value: power (no answer), voltage (no answer)."
+    assert found["say"] == "No point has a value; without answer: power, voltage."
 
 
 def test_an_uncertain_value_is_amber(status: Status) -> None:
     status.note([Reading(f"{LAMP}/pm25", 12.0, 61_000, Quality.UNCERTAIN, "warming_up")])
     found = seen(status, LAMP, 61_000)
-    assert (found["colour"], found["say"]) == ("amber", "1 of 1 point is not good: pm25 (warming up).")
+    assert (found["colour"], found["say"]) == ("amber", "1 of 1 point warming up: pm25.")
 
 
 def test_what_the_driver_says_of_a_device(status: Status) -> None:

@@ -1,5 +1,5 @@
 // The page: one event stream in, text nodes out. What the gateway says is only ever set as text.
-import { text, number, value, age, bytes } from "./strings.js";
+import { text, name, number, value, age, bytes } from "./strings.js";
 
 const SILENCE = 16_000; // ms: three beats of the stream, and a little
 const SHOWN = 4; // points of a device that show without a tap
@@ -28,13 +28,13 @@ function put(node, words) {
 function card(device) {
   const node = make("article", "device");
   const parts = {
-    name: make("h3", ""), badge: make("span", "badge"), say: make("p", "say"), rest: null, foot: make("p", "soft"),
+    title: make("h3", ""), badge: make("span", "badge"), say: make("p", "say"), foot: make("p", "soft"),
     rows: device.points.map(() => [make("span", ""), make("b", ""), make("span", "age")]),
   };
-  node.append(make("div", "", parts.name, parts.badge), parts.say);
+  node.append(make("div", "", parts.title, parts.badge), parts.say);
   node.append(make("div", "points", ...parts.rows.slice(0, SHOWN).flat()));
   if (parts.rows.length > SHOWN) {
-    const summary = make("summary", "", text.points(parts.rows.length));
+    const summary = make("summary", "", text.points(parts.rows.length - SHOWN));
     node.append(make("details", "", summary, make("div", "points", ...parts.rows.slice(SHOWN).flat())));
   }
   node.append(parts.foot);
@@ -44,13 +44,13 @@ function card(device) {
 function show(held) {
   const { told, parts, node } = held;
   node.className = `device ${told.colour}`;
-  put(parts.name, told.id.slice(told.id.indexOf("/") + 1));
+  put(parts.title, told.id.slice(told.id.indexOf("/") + 1));
   put(parts.badge, text.health[told.health] ?? text.colours[told.colour]);
   put(parts.say, told.say);
   parts.say.hidden = !told.say;
   told.points.forEach((point, index) => {
-    const [name, amount] = parts.rows[index];
-    put(name, point.id.slice(point.id.lastIndexOf("/") + 1).replaceAll("_", " "));
+    const [label, amount] = parts.rows[index];
+    put(label, name(point.id.slice(point.id.lastIndexOf("/") + 1)));
     const isOff = point.quality && point.quality !== "good";
     const why = isOff ? text.reasons[point.reason] ?? point.reason ?? text.uncertain : "";
     put(amount, why ? `${value(point)}, ${why}` : value(point));
@@ -134,8 +134,8 @@ function uplinkTile(uplink, passed) {
 }
 
 function facts(title, rows) {
-  const items = rows.map(([name, state, soft]) =>
-    make("li", "", make("b", "", name), state, make("p", "soft", soft)));
+  const items = rows.map(([what, state, soft]) =>
+    make("li", "", make("b", "", what), state, make("p", "soft", soft)));
   return [make("h2", "", title), make("ul", "facts", ...items)];
 }
 

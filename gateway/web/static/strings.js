@@ -18,7 +18,7 @@ export const text = {
   unacknowledged: "nothing acknowledged yet",
   since: (age) => `for ${age}`,
   devices: (count) => (count === 1 ? "1 device" : `${number(count)} devices`),
-  points: (count) => `All ${count} points`,
+  points: (count) => (count === 1 ? "1 more value" : `${count} more values`),
   received: (count) => (count === 1 ? "1 reading" : `${number(count)} readings`),
   links: "Links",
   lanes: "Buffer by lane",
@@ -45,6 +45,14 @@ export const text = {
 
 const UNITS = { Cel: "°C", deg: "°", "ug/m3": "µg/m³", "W/m2": "W/m²", 1: "", enum: "" };
 const IN_THOUSANDS = new Set(["W", "var", "VA", "Wh", "varh", "VAh"]);
+
+const WORDS = { pm1: "PM1", pm25: "PM2.5", pm10: "PM10", no2: "NO₂", o3: "O₃", so2: "SO₂", co: "CO", co2: "CO₂", thd: "THD", n: "N" };
+
+/** A point's slug as a person writes it: `voltage_l1` is `voltage L1`. */
+export function name(slug) {
+  const words = slug.split("_").map((word) => WORDS[word] ?? (/^l[123]{1,2}$/.test(word) ? word.toUpperCase() : word));
+  return words.join(" ");
+}
 
 export function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) < 10 ? 3 : Math.abs(value) < 1000 ? 2 : 1 });
