@@ -118,6 +118,11 @@ class Charger:
         await self.tell("device_down", why)
         await self._keep(lost, Lane.TELEMETRY)
 
+    def forget(self) -> Connection | None:
+        """The listener stops: its socket is to be closed, and that says nothing of the charger."""
+        connection, self.connection = self.connection, None
+        return connection
+
     async def tell(self, kind: str, say: str, more: Mapping[str, Json] | None = None, time: int | None = None) -> None:
         """An event of this charger. Where it cannot be kept, life goes on."""
         await self._keep([self._event(kind, say, more, time)], Lane.EVENT)

@@ -73,8 +73,8 @@ class Driver:
         finally:
             async with asyncio.TaskGroup() as closing:
                 for charger in self._chargers.values():
-                    if charger.connection:
-                        closing.create_task(charger.connection.close("was closed: the gateway's listener stops"))
+                    if connection := charger.forget():
+                        closing.create_task(connection.close())
             await runner.cleanup()
 
     async def execute(self, command: Command) -> Reply:

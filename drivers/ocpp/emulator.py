@@ -96,7 +96,7 @@ class ChargePoint:
         self._identity = self._own.identity or device.id.partition("/")[0]
         scheme = "wss" if settings.security == "2" else "ws"
         self._url = f"{scheme}://{address}/{quote(self._identity, safe='')}"
-        self._clock = SystemClock()
+        self._clock, self._ahead = SystemClock(), 0
         self.controls = Controls(self._own.connectors, int(self._own.phases))
         self.values = 0
         self.confirmed: list[str] = []
@@ -115,6 +115,10 @@ class ChargePoint:
             group.create_task(self._stay_connected(session))
             for connector in range(1, self._own.connectors + 1):
                 group.create_task(self._use(connector))
+
+    def wall(self) -> int:
+        """UTC milliseconds by the charger's clock, which follows its gateway's."""
+        return self._clock.wall() + self._ahead
 
     async def drop(self) -> None:
         """Lose the connection, as a charger's modem does now and then."""
@@ -145,7 +149,7 @@ class ChargePoint:
     async def _take(self, socket: aiohttp.ClientWebSocketResponse, frame: str | bytes) -> None:
         match rpc.parse(frame):
             case rpc.Call(message_id, action, payload):
-                answer = self.controls.answer(action, payload, self._clock.wall())
+                answer = self.controls.answer(action, payload, self.wall())
                 if answer is None:
                     await socket.send_str(rpc.error(message_id, rpc.ErrorCode.NOT_SUPPORTED, ""))
                 else:
@@ -163,7 +167,11 @@ class ChargePoint:
         boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
                 "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
         answer = await self._call("BootNotification", boot)
-        interval = answer.payload.get("interval", 60) if isinstance(answer, rpc.CallResult) else 60
+        interval = 60
+        if isinstance(answer, rpc.CallResult):
+            interval = answer.payload.get("interval", interval)
+            told = codec.moment(answer.payload.get("currentTime"), codec.Remarks())
+            self._ahead = 0 if told is None else told - self._clock.wall()
         self._unsent |= set(self.statuses)
         while True:
             while self._unsent:
@@ -179,7 +187,7 @@ class ChargePoint:
 
     async def _tell_status(self, connector: int) -> None:
         payload = {"connectorId": connector, "status": self.statuses[connector], "errorCode": "NoError",
-                   "timestamp": codec.iso(self._clock.wall())}  # fmt: skip
+                   "timestamp": codec.iso(self.wall())}  # fmt: skip
         if isinstance(await self._call("StatusNotification", payload), rpc.CallResult):
             quantity = "connector_status" if connector else "device_status"
             self.values += (connector, quantity, None, None) in self._routes
@@ -240,7 +248,7 @@ class ChargePoint:
 
     async def _charge(self, connector: int, tag: str) -> None:
         loop = asyncio.get_running_loop()
-        charge = Charge(self._dice, self._own.max_current, int(self._own.phases), self._clock.wall())
+        charge = Charge(self._dice, self._own.max_current, int(self._own.phases), self.wall())
         start = {"connectorId": connector, "idTag": tag, "meterStart": int(self._register),
                  "timestamp": codec.iso(charge.began)}  # fmt: skip
         self._enqueue(_Message("StartTransaction", start, charge))
@@ -249,12 +257,12 @@ class ChargePoint:
         while loop.time() < ends and charge.is_accepted:
             before = loop.time()
             await self._pause(2, 5)
-            limit = self.controls.profiles.amps(connector, self._clock.wall(), charge.began)
+            limit = self.controls.profiles.amps(connector, self.wall(), charge.began)
             charge.advance(loop.time() - before, limit)
             self._register += charge.gained
             self._show(connector, "Charging" if charge.amps else "SuspendedEVSE")
             self._measure(connector, charge)
-        stop = {"meterStop": int(self._register), "timestamp": codec.iso(self._clock.wall()), "idTag": tag,
+        stop = {"meterStop": int(self._register), "timestamp": codec.iso(self.wall()), "idTag": tag,
                 "reason": "Local" if charge.is_accepted else "DeAuthorized"}  # fmt: skip
         self._enqueue(_Message("StopTransaction", stop, charge))
         self._show(connector, "Finishing")
@@ -266,7 +274,7 @@ class ChargePoint:
             for phase in [codec.PHASES.get(sample.get("phase", ""))]
             if (connector, sample["measurand"], phase, sample["location"]) in self._routes
         ]
-        meter = [{"timestamp": codec.iso(self._clock.wall()), "sampledValue": sampled}]
+        meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": sampled}]
         payload = {"connectorId": connector, "meterValue": meter}
         self._enqueue(_Message("MeterValues", payload, charge, len(sampled)))
 

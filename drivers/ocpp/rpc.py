@@ -15,6 +15,8 @@ import orjson
 
 MAX_FRAME = 1024 * 1024
 """Characters; a StopTransaction with a night's meter values stays well below."""
+MAX_DEPTH = 20
+"""Levels of nesting; MeterValues has 6."""
 MAX_ID = 255
 """OCPP-J allows 36 characters; what a charger made longer is still answered with what it sent."""
 _READABLE_ID = re.compile(r'\s*\[\s*2\s*,\s*"([^"\\]{1,255})"\s*[,\]]')
@@ -76,6 +78,8 @@ def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
         return _owed(frame, ErrorCode.FORMATION, f"not JSON: {fault.msg}")
     if not isinstance(message, list) or not message:
         return Malformed("not a list")
+    if _is_too_deep(message):
+        return _owed(frame, ErrorCode.FORMATION, f"nested more than {MAX_DEPTH} levels deep")
     kind = message[0]
     if kind not in (2, 3, 4) or isinstance(kind, bool):
         return Malformed("a message type that OCPP 1.6 does not have")
@@ -156,6 +160,20 @@ def _owed(frame: str | bytes, code: ErrorCode, why: str) -> Malformed:
     readable = _READABLE_ID.match(_without_mark(text))
     answer = error(_encodable(readable[1]), code, why) if readable else None
     return Malformed(why, answer)
+
+
+def _is_too_deep(message: list[Any]) -> bool:
+    level: list[Any] = [message]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _encodable(text: str) -> str:

@@ -51,8 +51,11 @@ def make_settings(**keys: Any) -> ocpp.Settings:
 class Gateway:
     """A running driver and where it listens."""
 
-    def __init__(self, driver: Driver, address: str, settings: ocpp.Settings, devices: list[Device]) -> None:
+    def __init__(
+        self, driver: Driver, address: str, settings: ocpp.Settings, devices: list[Device], callers: list[Charger]
+    ) -> None:
         self.driver, self.address, self.settings, self.devices = driver, address, settings, devices
+        self.callers = callers
 
 
 @asynccontextmanager
@@ -66,16 +69,20 @@ async def gateway(
     bound = asyncio.get_running_loop().create_future()
     link = replace(make_link(settings, devices, recorder, secrets=secrets), bound=bound.set_result)
     driver = Driver(link)
+    callers: list[Charger] = []
     task = asyncio.create_task(driver.run(recorder))
     try:
         async with asyncio.timeout(5):
             await asyncio.wait([task, bound], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
-        yield Gateway(driver, bound.result(), settings, devices)
+        running = Gateway(driver, bound.result(), settings, devices, callers)
+        yield running
     finally:
         task.cancel()
         await asyncio.wait([task])
+        for caller in callers:
+            await caller.socket.close()
         if not task.cancelled():
             task.result()
 
@@ -128,7 +135,9 @@ async def connect(
     words = base64.b64encode(user.encode() + b":" + password).decode()
     headers = {} if key is None else {"Authorization": f"Basic {words}"}
     url = URL(f"ws://{gateway.address}{path}", encoded=True)
-    return Charger(await session.ws_connect(url, protocols=protocols, headers=headers))
+    charger = Charger(await session.ws_connect(url, protocols=protocols, headers=headers))
+    gateway.callers.append(charger)
+    return charger
 
 
 def limit(amps: Any, lease_s: int | None = None, on: str = "cp-1/evse") -> Command:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drivers.ocpp.emulator import Emulator
+import pytest
+
+from gateway.errors import ConfigError, StorageError
 from gateway.model import Lane, Reading
 from gateway.testing import Recorder
-from tests.drivers.ocpp.chargers import SECRETS, Gateway, gateway, make_device
+from tests.drivers.ocpp.chargers import SECRETS, gateway, make_device, make_settings
+from tests.drivers.ocpp.emulated import emulated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
-
-@asynccontextmanager
-async def emulated(gateway: Gateway, pace: float = 40) -> AsyncIterator[Emulator]:
-    emulator = Emulator(gateway.settings, gateway.devices, gateway.address, SECRETS.__getitem__, pace=pace)
-    assert await emulator.start() == {}
-    task = asyncio.create_task(emulator.run())
-    try:
-        yield emulator
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
+    from gateway.model import Event
 
 
 def ended(recorder: Recorder) -> list[str]:
@@ -50,3 +41,49 @@ async def test_every_value_that_was_answered_is_a_reading() -> None:
     assert set(emulator.confirmed) <= set(begun)
     billed = [record for lane, records, _ in recorder.calls if lane is Lane.BILLING for record in records]
     assert {reading.transaction for reading in billed if isinstance(reading, Reading)} <= set(begun)
+
+
+async def test_what_happens_while_the_gateway_is_away_is_told_afterwards_and_once() -> None:
+    recorder = Recorder()
+    async with gateway(recorder) as running, emulated(running) as emulator:
+        await recorder.until(lambda found: bool(of(found, "transaction_begin")))
+        point = emulator.points["cp-1/evse"]
+        recorder.fail = StorageError("the disk is full")  # so nothing is answered, and the charger keeps it
+        await until(lambda: len({id(message.charge) for message in point._queue}) >= 3)
+        last = point._queue[-1].charge
+        recorder.fail = None
+        await until(lambda: last.transaction > 0)
+    begun = [event.more["transaction"] for event in of(recorder, "transaction_begin")]
+    assert len(set(begun)) == len(begun) >= 3
+    assert set(emulator.confirmed) <= set(begun)
+    ends = [event.more["transaction"] for event in of(recorder, "transaction_end")]
+    assert len(set(ends)) == len(ends)
+    assert set(ends) <= set(begun)
+    tagged = [(one.point, one.transaction, one.device_time) for one in recorder.readings if one.transaction]
+    assert len(set(tagged)) == len(tagged)
+
+
+async def test_chargers_over_tls() -> None:
+    recorder = Recorder()
+    settings = make_settings(security="2", certificate="secret", key="secret")
+    pem = Path(__file__).with_name("street.pem").read_text()
+    secrets = {
+        **SECRETS,
+        "certificate": pem[: pem.index("-----BEGIN PRIV")],
+        "key": pem[pem.index("-----BEGIN PRIV") :],
+    }
+    async with gateway(recorder, settings, secrets=secrets) as running, emulated(running, secrets=secrets):
+        await recorder.until(lambda found: bool(of(found, "charger_booted")))
+    with pytest.raises(ConfigError, match="do not make a pair"):
+        async with gateway(recorder, settings, secrets={**secrets, "key": "none"}):
+            pass
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - the charger has nothing to wait for but time
+            await asyncio.sleep(0.01)
+
+
+def of(recorder: Recorder, kind: str) -> list[Event]:
+    return [event for event in recorder.events if event.kind == kind]
