@@ -73,10 +73,17 @@ class Field:
 
 def decode(field: Field, words: Sequence[int]) -> tuple[int | float | None, Reason | None]:
     """The canonical value in `words` (field.width of them), or None and why there is none."""
-    raw = _WORDS[len(words)].pack(*(words[::-1] if field.low_word_first else words))
-    if field.invalid and int.from_bytes(raw, "big") in field.invalid:
+    return decode_at(field, _WORDS[len(words)].pack(*words), 0)
+
+
+def decode_at(field: Field, block: bytes, start: int) -> tuple[int | float | None, Reason | None]:
+    """As `decode`, for the registers that begin `start` bytes into the bytes of a block."""
+    if field.low_word_first:
+        end = start + 2 * field.width
+        block, start = b"".join(block[at : at + 2] for at in range(end - 2, start - 2, -2)), 0
+    if field.invalid and int.from_bytes(block[start : start + 2 * field.width], "big") in field.invalid:
         return None, Reason.ABSENT
-    number: int | float = _LAYOUT[field.kind].unpack(raw)[0]
+    number: int | float = _LAYOUT[field.kind].unpack_from(block, start)[0]
     if field.kind in _FLOATS and not math.isfinite(number):
         return None, Reason.NOT_A_NUMBER
     if field.kind is Kind.F32:
@@ -131,9 +138,9 @@ def _times(number: float, factor: float, offset: float) -> int | float:
 
 
 def _shortest(number: float) -> float:
-    """The decimal with the fewest digits, from six, that is this 32-bit float; nine suffice (IEEE 754, 5.12.2)."""
+    """The decimal with the fewest digits, from seven, that is this 32-bit float; nine suffice (IEEE 754, 5.12.2)."""
     raw = _F32.pack(number)
-    for digits in (6, 7, 8):
+    for digits in (7, 8):
         short = float(f"{number:.{digits}g}")
         if abs(short) <= 3.4028235e38 and _F32.pack(short) == raw:
             return short + 0.0

@@ -47,12 +47,9 @@ class Polled:
         self._refused: set[str] = set()
         self._plans: dict[tuple[float, ...], list[Block]] = {}
         self.rates = _rates(device.settings, self.profile)
+        self.due = -math.inf
+        """When to read it next, loop time."""
         self._origin: float | None = None
-        self._probe = -math.inf
-
-    @property
-    def due(self) -> float:
-        return max(self._probe, min(rate.due for rate in self.rates))
 
     def take_due(self, now: float) -> list[Block]:
         """The blocks to read now. Deadlines that were missed are not made up for."""
@@ -61,6 +58,7 @@ class Polled:
         due = [rate for rate in self.rates if rate.due <= now + 0.001]
         for rate in due:
             rate.due = self._origin + (math.floor((now + 0.001 - self._origin) / rate.every) + 1) * rate.every
+        self.due = min(rate.due for rate in self.rates)
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
             line = self.profile.line
@@ -91,17 +89,13 @@ class Polled:
         """Ask again so seldom that `silent` such devices, each costing `cost` seconds, leave the line to the others."""
         self.silent = True
         pause = min(LONGEST_PROBE, cost * silent / SILENT_SHARE)
-        self._probe = now + max(pause, min(rate.every for rate in self.rates))
+        self.due = now + max(pause, self.rates[0].every)
         for rate in self.rates:
             rate.due = now
 
-    def speak(self) -> None:
-        self.silent = False
-        self._probe = -math.inf
-
     def start_over(self) -> None:
         """The wire is new: everything is due."""
-        self._probe = -math.inf
+        self.due = -math.inf
         for rate in self.rates:
             rate.due = -math.inf
 

@@ -6,11 +6,13 @@ request in two; the owner takes orders before each request.
 
 import asyncio
 import math
+import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from drivers.modbus.codec import decode, encode, same
+from drivers.modbus.codec import decode, decode_at, encode, same
 from drivers.modbus.device import Polled
 from drivers.modbus.frames import NoAnswer, Refused
 from drivers.modbus.plan import Block
@@ -20,6 +22,7 @@ from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import Command, CommandState, Event, Lane, Quality, Reading, Record, Reply
 from gateway.ports import Emit, Link
 
+_DUE = attrgetter("due")
 NAP = 30.0
 """Longest sleep, so that the watchdog hears of the driver."""
 
@@ -74,7 +77,7 @@ class Driver:
     async def _turn(self, emit: Emit) -> None:
         """One poll, one order, or a nap."""
         now = self._now()
-        device = min(self._devices, key=lambda each: each.due, default=None)
+        device = min(self._devices, key=_DUE, default=None)
         due = min(device.due if device else now + NAP, now + NAP)
         self._link.alive(max(0.0, due - now) + NAP + 2 * self._timeout)
         if self._orders:
@@ -120,7 +123,7 @@ class Driver:
                 "Check its power, its unit id and its wiring."
             )
         else:
-            device.speak()
+            device.silent = False
         if not await self._tell(emit, readings):
             device.unsaid()
         await self._tell_state(emit, device, say)
@@ -145,9 +148,9 @@ class Driver:
     def _decode(self, device: Polled, block: Block, words: list[int]) -> list[Reading]:
         at = self._at()
         readings = []
+        raw = struct.pack(f">{block.count}H", *words)
         for slug, field in block.fields:
-            start = field.addr - block.addr
-            value, reason = decode(field, words[start : start + field.width])
+            value, reason = decode_at(field, raw, 2 * (field.addr - block.addr))
             quality = Quality.BAD if reason else Quality.GOOD
             readings.append(Reading(device.point_ids[slug], value, at, quality, reason))
         return readings

@@ -25,7 +25,7 @@ VECTORS = [
     ((0x4465, 0x229A), Kind.F32, 916.54065),
     ((0x8000, 0x0000), Kind.F32, 0),
     ((0x7F7F, 0xFFFF), Kind.F32, 3.4028235e38),
-    ((0x0000, 0x0001), Kind.F32, 1.4013e-45),
+    ((0x0000, 0x0001), Kind.F32, 1.401298e-45),
     ((0x400C, 0xCCCC, 0xCCCC, 0xCCCD), Kind.F64, 3.6),
     ((0xFFFF,), Kind.U16, 65535),
     ((0xFFFF,), Kind.S16, -1),
