@@ -41,8 +41,10 @@ class Credentials:
         """The credential, without the line end at its end. CredentialError says what is wrong and what to type."""
         passed = os.environ.get("CREDENTIALS_DIRECTORY")
         # systemd guards its own folder; with an access list, its files look readable by the group.
-        if passed and (path := Path(passed) / name).is_file():
-            return self._text(path, name)
+        # The unit loads the whole folder /etc/lampione/secrets, whose files systemd then calls secrets_<name>.
+        for file in (name, f"secrets_{name}"):
+            if passed and (path := Path(passed) / file).is_file():
+                return self._text(path, name)
         path = self.folder / name
         try:
             mode = path.stat().st_mode
