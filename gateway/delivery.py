@@ -91,7 +91,9 @@ class Delivery:
             raise group.exceptions[0] from None
 
     async def drained(self) -> None:
-        """Wait until everything that is committed now is settled."""
+        """Wait until everything that is committed now is settled; nothing lingers from now on."""
+        self._linger = 0.0
+        self._nudge()
         for stream in self._streams:
             goal = stream.lane.head - 1
             while goal >= 1 and not stream.lane.settled(self.name).covers(1, goal):
@@ -178,8 +180,11 @@ class Delivery:
                 await asyncio.sleep(_REFUSED_PAUSE)
         finally:
             stream.under_way.pop(batch.span[0], None)
-            self._freed.set()
-            self._freed = asyncio.Event()
+            self._nudge()
+
+    def _nudge(self) -> None:
+        self._freed.set()
+        self._freed = asyncio.Event()
 
     def _settle(self, lane: LaneBuffer, batch: Batch, receipt: Receipt) -> None:
         """Take from a receipt what lies within its batch: a platform cannot settle more than it was sent."""

@@ -26,7 +26,7 @@ ACCESS = f"pattern readwrite lampione/1/+/%u/#\nuser {street.PLATFORM}\ntopic re
 START_WITHIN = 60.0
 STOP_WITHIN = 20.0
 _LOOK_EVERY = 0.05
-_SETTLED_EVERY = 2.5
+_SETTLED_EVERY = 1.2
 
 
 class StageError(LampioneError):

@@ -45,9 +45,9 @@ class Account:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is missing, and there was something that could be."""
+        """Whether nothing is missing, and something came of every device that spoke."""
         missing = sum(row.missing for row in self.devices) + sum(row.missing for row in self.lanes)
-        return missing == 0 and all(row.delivered > 0 for row in self.devices)
+        return missing == 0 and all(row.delivered > 0 for row in self.devices if row.produced)
 
     def json(self) -> dict[str, Any]:
         return {

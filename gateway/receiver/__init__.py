@@ -75,6 +75,10 @@ class Receiver:
         """One row for each device."""
         return report.devices(self._path)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Events and states of commands, as they came."""
+        return report.events(self._path)
+
     async def command(self, gateway: str, document: Mapping[str, Any], tenant: str | None = None) -> None:
         """Send a command (config/schema/command.json) the way the gateway was last heard.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -102,6 +103,13 @@ def _stream_row(
         sum(last - first + 1 for first, last in missing), sum(last - first + 1 for first, last in to_come),
         (*missing, *to_come),
     )  # fmt: skip
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """Every event and every state of a command, as they came, in the order of their commit here."""
+    with closing(_open(path)) as db:
+        rows = db.execute("SELECT document FROM event ORDER BY received_at, stream, seq")
+        return [orjson.loads(document) for (document,) in rows]
 
 
 def _by_reason(db: sqlite3.Connection, query: str) -> dict[int, dict[str, int]]:
