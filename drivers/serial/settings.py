@@ -66,6 +66,13 @@ class Settings(LinkKeys):
     baud: Baud | None = None
     format: LineFormat | None = None
 
+    @model_validator(mode="after")
+    def _line_is_ours(self) -> "Settings":
+        if self.port.startswith("tcp://") and (self.baud or self.format):
+            why = "a serial server has its own speed and format; what stands here would change nothing"
+            raise Mistake("not_our_line", why, "Set them in the serial server, and remove `baud` and `format` here.")
+        return self
+
 
 class DeviceSettings(DeviceKeys):
     """A sensor that pushes has its wire to itself: it needs no key of its own."""

@@ -195,13 +195,13 @@ async def test_over_tcp_byte_by_byte(street: Any, serving: Any) -> None:
 ZERO = bytes.fromhex("aa c0 00 00 00 00 58 d9 31 ab")
 
 
-def zeros(street: Any, jumped: Any, serving: Any, seconds: float) -> list[Reading]:
+def zeros(street: Any, jumped: Any, serving: Any, seconds: float, at_once: int = 1) -> list[Reading]:
     """The PM2.5 that a driver gives of a serial server that sends zeros once a second, for so long."""
 
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            await asyncio.sleep(1)
-            writer.write(ZERO)
+            await asyncio.sleep(at_once)
+            writer.write(ZERO * at_once)
 
     async def story() -> None:
         async with serving(speak) as port, asyncio.TaskGroup() as group:
@@ -232,6 +232,13 @@ def test_every_thins_but_a_change_of_quality_goes_at_once(
     assert told[1][0] in (15, 16)
     assert told[1][1] is Quality.GOOD
     assert [round(second / 30, 1) for second, _ in told[2:]] == list(range(1, 11))
+
+
+def test_frames_that_waited_together_are_dated_back(slow_street: Any, jumped: Any, serving: Any) -> None:
+    """A gateway that was busy for three seconds finds three frames at once: they did not all come now."""
+    pm25 = zeros(slow_street, jumped, serving, 20, at_once=3)
+    times = [reading.at - pm25[0].at for reading in pm25[:9]]
+    assert [round(time / 1000, 1) for time in times] == list(range(9))
 
 
 def link_of(street: Any, devices: list[Any]) -> Any:

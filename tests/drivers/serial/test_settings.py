@@ -47,6 +47,10 @@ def test_line_parameters(key: str, value: str) -> None:
     assert mistake.line == 3
 
 
+def test_a_serial_server_keeps_its_own_speed() -> None:
+    assert told(Settings, "driver: serial\nport: tcp://pole:4001\nbaud: 9600\n").code == "not_our_line"
+
+
 def test_a_sensor_needs_a_profile() -> None:
     assert told(DeviceSettings, "link: air\n").code == "missing_key"
 

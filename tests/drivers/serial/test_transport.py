@@ -50,7 +50,10 @@ async def test_the_speed_is_the_profiles_unless_the_site_says_another(
 ) -> None:
     master, name = pty
     async with transport.opened("air", at(name, **keys), LINE):
-        assert termios.tcgetattr(master)[4:6] == [speed, speed]
+        mode = termios.tcgetattr(master)
+    assert mode[4:6] == [speed, speed]
+    # With 0 an empty port would read as b"", as a hang-up does, whenever another program was faster.
+    assert mode[6][termios.VMIN] == 1
 
 
 async def test_the_arguments_of_the_port(pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
