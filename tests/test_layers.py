@@ -58,7 +58,7 @@ ANYWHERE = ("",)
 # library -> the rooms that may import it. A library that is not here is not a dependency of the gateway.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # the demo reads the page as a technician's phone does
-    "aiohttp": ("drivers.ocpp", "gateway.uplinks.http", "gateway.receiver", "gateway.web", "gateway.cli.demo"),
+    "aiohttp": ("drivers.ocpp", "gateway.uplinks.http", "gateway.receiver", "gateway.web", "gateway.cli.stage"),
     "aiomqtt": ("gateway.uplinks.mqtt", "gateway.receiver"),
     "jsonschema": ("drivers.ocpp",),
     "ocpp": ("drivers.ocpp",),
