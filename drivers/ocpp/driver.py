@@ -48,7 +48,7 @@ class Driver:
         self._chargers: dict[str, Charger] = {}
         self._emit: Emit | None = None
         self._strangers: set[str] = set()
-        self._wrong_keys: set[str] = set()
+        self._refused: set[str] = set()
 
     async def run(self, emit: Emit) -> None:
         """Listen until cancelled. LinkError: the address cannot be taken. ConfigError: a secret is missing."""
@@ -90,10 +90,10 @@ class Driver:
         if charger is None:
             await self._note_stranger(name)
             return web.Response(status=404, text="This charger is not known here.\n")
-        if self._settings.security != "0" and not self._is_authentic(request, name, charger):
-            await self._note_wrong_key(name, charger)
+        if self._settings.security != "0" and (why := self._why_not(request, name, charger)):
+            await self._note_refused(name, charger, why)
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="OCPP"'})
-        self._wrong_keys.discard(name)
+        self._refused.discard(name)
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,), autoping=False, compress=False, max_msg_size=2 * MAX_FRAME, timeout=CLOSE_WITHIN
         )
@@ -113,16 +113,18 @@ class Driver:
             await charger.gone(connection)
         return socket
 
-    def _is_authentic(self, request: web.BaseRequest, name: str, charger: Charger) -> bool:
+    def _why_not(self, request: web.BaseRequest, name: str, charger: Charger) -> str:
+        """'' where the charger has shown its key, else a sentence."""
+        wrong = f"{charger.device.id} reached us but its key is wrong. Enter the same key in the charger and here."
         try:
             key = self._link.secret(f"{charger.device.id}.key")
-        except ConfigError:
-            return False
+        except ConfigError as error:
+            return f"{charger.device.id} reached us but has no key here. {error}"
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         try:
             given = base64.b64decode(encoded.strip(), validate=True)
         except (binascii.Error, ValueError):
-            return False
+            return wrong
         # The key may also be sent as the bytes that its hexadecimal digits stand for (A00.FR.205 of OCPP 2.0.1,
         # and what 1.6 chargers with the security extension do).
         allowed = [key.encode()]
@@ -130,7 +132,8 @@ class Driver:
             allowed.append(bytes.fromhex(key))
         user, _, password = given.partition(b":")
         right = [hmac.compare_digest(password, one) for one in allowed]
-        return scheme.lower() == "basic" and hmac.compare_digest(user, name.encode()) and any(right)
+        is_right = scheme.lower() == "basic" and hmac.compare_digest(user, name.encode()) and any(right)
+        return "" if is_right else wrong
 
     async def _note_stranger(self, name: str) -> None:
         if name in self._strangers or len(self._strangers) >= MOST_STRANGERS or not name.isprintable():
@@ -140,12 +143,10 @@ class Driver:
         say = f"A charger that calls itself `{shown}` reached us. If it is yours, add it to the site file."
         await self._note(Event("unknown_charger", self._link.name, self._link.clock.boot(), say, {"identity": shown}))
 
-    async def _note_wrong_key(self, name: str, charger: Charger) -> None:
-        if name in self._wrong_keys:
-            return
-        self._wrong_keys.add(name)
-        say = f"{charger.device.id} reached us but its key is wrong. Enter the same key in the charger and here."
-        await self._note(Event("wrong_key", charger.device.id, self._link.clock.boot(), say))
+    async def _note_refused(self, name: str, charger: Charger, why: str) -> None:
+        if name not in self._refused:
+            self._refused.add(name)
+            await self._note(Event("wrong_key", charger.device.id, self._link.clock.boot(), why))
 
     async def _note(self, event: Event) -> None:
         assert self._emit

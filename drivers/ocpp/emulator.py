@@ -103,6 +103,7 @@ class ChargePoint:
         self.statuses = dict.fromkeys(range(self._own.connectors + 1), "Available")
         self._unsent = set(self.statuses)
         self._queue: deque[_Message] = deque()
+        self._triggered: deque[Mapping[str, Any]] = deque()
         self._news = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._outbound = rpc.Outbound(f"{self._identity[:16]}-")
@@ -154,8 +155,8 @@ class ChargePoint:
                     await socket.send_str(rpc.error(message_id, rpc.ErrorCode.NOT_SUPPORTED, ""))
                 else:
                     await socket.send_str(rpc.result(message_id, answer))
-                if action == "TriggerMessage":
-                    self._unsent |= set(self.statuses)
+                if action == "TriggerMessage" and answer and answer["status"] == "Accepted":
+                    self._triggered.append(payload)
                     self._news.set()
             case rpc.CallResult() | rpc.CallError() as answer:
                 if self._outbound.settles(answer) and self._pending and not self._pending.done():
@@ -164,26 +165,50 @@ class ChargePoint:
                 pass
 
     async def _converse(self) -> None:
-        boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
-                "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
-        answer = await self._call("BootNotification", boot)
-        interval = 60
-        if isinstance(answer, rpc.CallResult):
-            interval = answer.payload.get("interval", interval)
-            told = codec.moment(answer.payload.get("currentTime"), codec.Remarks())
-            self._ahead = 0 if told is None else told - self._clock.wall()
+        await self._boot()
         self._unsent |= set(self.statuses)
         while True:
+            while self._triggered:
+                await self._do_triggered(self._triggered.popleft())
             while self._unsent:
                 await self._tell_status(self._unsent.pop())
             while self._queue:
                 await self._deliver(self._queue[0])
             try:
-                async with asyncio.timeout(max(1.0, float(interval))):
+                async with asyncio.timeout(max(1.0, float(self.controls.configuration["HeartbeatInterval"]))):
                     await self._news.wait()
             except TimeoutError:
                 await self._call("Heartbeat", {})
             self._news.clear()
+
+    async def _boot(self) -> None:
+        boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
+                "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
+        answer = await self._call("BootNotification", boot)
+        if isinstance(answer, rpc.CallResult):
+            self.controls.configuration["HeartbeatInterval"] = str(answer.payload.get("interval") or 60)
+            told = codec.moment(answer.payload.get("currentTime"), codec.Remarks())
+            self._ahead = 0 if told is None else told - self._clock.wall()
+
+    async def _do_triggered(self, asked: Mapping[str, Any]) -> None:
+        connectors = [asked["connectorId"]] if "connectorId" in asked else list(self.statuses)
+        match asked["requestedMessage"]:
+            case "BootNotification":
+                await self._boot()
+            case "Heartbeat":
+                await self._call("Heartbeat", {})
+            case "StatusNotification":
+                self._unsent |= set(connectors) & set(self.statuses)
+            case "MeterValues":
+                for connector in set(connectors) & set(range(1, self._own.connectors + 1)):
+                    await self._tell_register(connector)
+
+    async def _tell_register(self, connector: int) -> None:
+        sampled = {"measurand": "Energy.Active.Import.Register", "value": f"{self._register:.1f}", "unit": "Wh",
+                   "context": "Trigger", "location": "Outlet"}  # fmt: skip
+        meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": [sampled]}]
+        if isinstance(await self._call("MeterValues", {"connectorId": connector, "meterValue": meter}), rpc.CallResult):
+            self.values += (connector, "Energy.Active.Import.Register", None, "Outlet") in self._routes
 
     async def _tell_status(self, connector: int) -> None:
         payload = {"connectorId": connector, "status": self.statuses[connector], "errorCode": "NoError",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from drivers.ocpp.charge_point import Charge
+from drivers.ocpp.connection import RefusedError
 from gateway.errors import ConfigError, StorageError
 from gateway.model import Lane, Reading
 from gateway.testing import Recorder
@@ -61,6 +64,42 @@ async def test_what_happens_while_the_gateway_is_away_is_told_afterwards_and_onc
     assert set(ends) <= set(begun)
     tagged = [(one.point, one.transaction, one.device_time) for one in recorder.readings if one.transaction]
     assert len(set(tagged)) == len(tagged)
+
+
+async def test_a_charger_does_what_it_is_triggered_to_do() -> None:
+    recorder = Recorder()
+    async with gateway(recorder) as running, emulated(running, pace=1) as emulator:
+        await recorder.until(lambda found: sum(one.point.endswith("status") for one in found.readings) == 2)
+        line = running.driver._chargers["cp-1"].connection
+        assert line
+        for word in ("BootNotification", "StatusNotification", "MeterValues", "Heartbeat"):
+            asked = {"requestedMessage": word, "connectorId": 1}
+            assert await line.call("TriggerMessage", asked) == {"status": "Accepted"}
+        await recorder.until(lambda found: any(one.context == "trigger" for one in found.readings))
+        assert len(of(recorder, "charger_booted")) == 2
+        refused = await line.call("TriggerMessage", {"requestedMessage": "DiagnosticsStatusNotification"})
+        assert refused == {"status": "NotImplemented"}
+        change = {"key": "HeartbeatInterval", "value": "1"}
+        assert await line.call("ChangeConfiguration", change) == {"status": "Accepted"}
+        asked = {"key": ["HeartbeatInterval", "Colour"]}
+        told = await line.call("GetConfiguration", asked)
+        assert told["configurationKey"] == [{"key": "HeartbeatInterval", "readonly": False, "value": "1"}]
+        assert told["unknownKey"] == ["Colour"]
+        with pytest.raises(RefusedError, match="NotSupported"):
+            await line.call("Reset", {"type": "Soft"})
+        point = emulator.points["cp-1/evse"]
+        await until(lambda: point.values == len([one for one in recorder.readings if one.value is not None]))
+
+
+def test_a_car_takes_no_more_than_it_is_offered_and_nothing_below_six_amperes() -> None:
+    charge = Charge(Random(1), 32.0, 3, 0)
+    for limit in (16.0, 10.0, 6.0, None):
+        charge.advance(60, limit)
+        assert 0 < charge.amps <= (limit or 32)
+        assert charge.gained == pytest.approx(charge.amps * 230 * 3 / 60)
+    for limit in (5.9, 0.0):
+        charge.advance(60, limit)
+        assert (charge.amps, charge.gained) == (0, 0)
 
 
 async def test_chargers_over_tls() -> None:
