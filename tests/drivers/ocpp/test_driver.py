@@ -94,6 +94,24 @@ async def test_strangers_and_wrong_keys_are_refused_and_said_once(session: aioht
     assert KEY not in repr(recorder.records)
 
 
+class Stored(dict[str, str]):
+    """Secrets as the gateway keeps them: one that is not there is said."""
+
+    def __missing__(self, place: str) -> str:
+        raise ConfigError(f"The secret `{place}` is not set. Set it.")
+
+
+async def test_a_secret_that_is_not_stored_is_said_and_costs_only_its_own(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    devices = [make_device(), make_device("cp-2/evse")]
+    async with gateway(recorder, devices=devices, secrets=Stored({"cp-1/evse.key": KEY})) as running:
+        assert await refused(session, running, "/cp-2", user="cp-2") == 401
+        charger = await connect(session, running)
+        assert (await charger.ask("Authorize", {"idTag": "04A1B2C3"}))["idTagInfo"] == {"status": "Invalid"}
+    (event,) = of(recorder, "wrong_key")
+    assert event.say == "cp-2/evse reached us but has no key here. The secret `cp-2/evse.key` is not set. Set it."
+
+
 async def test_without_the_subprotocol_the_socket_opens_and_is_closed(session: aiohttp.ClientSession) -> None:
     recorder = Recorder()
     async with gateway(recorder) as running:
