@@ -145,6 +145,7 @@ MISTAKES = [
     ("missing link", "{link: air, ", "{", "missing_key", 9, "`link` is missing in `pm`"),
     ("missing driver", "{driver: serial, ", "{", "missing_key", 5, "`driver` is missing in `air`"),
     ("missing uplink", "{uplink: file, ", "{", "missing_key", 14, "`uplink` is missing in `archive`"),
+    ("missing profile", "profile: eastron-sdm630, ", "", "missing_key", 8, "`profile` is missing in `feeder`"),
     ("missing address", ", address: 1", "", "missing_key", 8, "`address` is missing in `feeder`"),
     ("missing tenant", ", tenant: milan", "", "missing_key", 2, "`tenant` is missing in `gateway`"),
     ("missing version", "version: 1\n", "", "missing_key", 1, "`version` is missing"),

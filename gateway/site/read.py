@@ -95,9 +95,13 @@ class _Wire:
     is_used: bool = False
 
 
+_KIND = "Compare each with docs/site.md: text, a number, a list, or a map."
+
+
 class _Reading:
     def __init__(self, written: Document, path: Path, shelf: Shelf) -> None:
         self.written, self.path, self.shelf = written, path, shelf
+        self.folder = path.resolve().parent
         self.found: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.secrets: dict[str, Diagnostic] = {}
@@ -229,6 +233,11 @@ class _Reading:
         except Mistake as error:
             self._find(error.code, (*at, *error.at), str(error), error.fix)
             return
+        except (AttributeError, TypeError):
+            if profile is not None:
+                raise
+            self._missing("profile", at, "Add `profile:`; `lampione profiles list` shows them.")
+            return
         wire.devices.append(Device(device, points, verbs, settings, profile))
 
     def _profile(self, name: Any, driver: str, at: Location) -> tuple[Profile | None, bool]:
@@ -285,7 +294,12 @@ class _Reading:
             self.warnings.append(Diagnostic("overridden_profile", file, 1, 1, why, fix))
 
     def _collect(self, model: type[Model], raw: Any, at: Location) -> Model | None:
-        made, found = document.collect(self.written, model, raw, at)
+        try:
+            made, found = document.collect(self.written, model, raw, at)
+        except (AttributeError, TypeError) as error:
+            # A driver's own check that trips over a list where text should stand: a mistake in the file all the same.
+            self._find("bad_value", at, f"one of these values is of another kind than it should be: {error}", _KIND)
+            return None
         self.found += found
         return made
 
@@ -298,9 +312,8 @@ class _Reading:
 
     def _located(self, settings: Model) -> Model:
         """Files named in the site file lie beside it."""
-        folder = self.path.resolve().parent
         paths = {
-            name: folder / value
+            name: self.folder / value
             for name in type(settings).model_fields
             if isinstance(value := getattr(settings, name), Path)
         }
