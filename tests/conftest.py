@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 import dev
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A plain `pytest` finds the same mosquitto and lampione as `dev.py test`.
 os.environ["PATH"] = dev.environment()["PATH"]
 
 SKIPPED = pytest.StashKey[Counter[str]]()
 STARTED = pytest.StashKey[float]()
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_imported() -> Iterator[None]:
+    """A test that sets up logging, by calling the command line, leaves none of it to the next."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
