@@ -141,6 +141,8 @@ def test_what_systemd_passes_goes_first(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(passed))
     assert credentials.read("a") == "from systemd"
     assert credentials.read("b") == "own"
+    (passed / "secrets_b").write_text("from a folder that systemd loads whole")
+    assert credentials.read("b") == "from a folder that systemd loads whole"
 
 
 def test_a_stored_credential_is_its_owners_alone(tmp_path: Path) -> None:
