@@ -28,7 +28,7 @@ def test_expiry_counts_only_where_the_date_is_known(wall: int | None, status: st
 
 
 def test_a_pseudonym_is_hmac_sha256_under_the_keys_short_name() -> None:
-    # RFC 4231 has no vector for these words: both were computed with `openssl dgst -sha256 -hmac` and `base32`.
+    # The definition spelled out once more: a pseudonym that changed between versions would split every customer.
     import base64
     import hashlib
     import hmac
