@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sqlite3
 import ssl
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StorageError
 from gateway.log import configure
 from gateway.receiver import DeviceRow, HttpIn, MqttIn, Receiver, StreamRow, report
 
@@ -129,8 +128,8 @@ def _text(file: Path) -> str:
 def _print_report(db: Path, *, as_json: bool) -> int:
     try:
         streams, devices = report.streams(db), report.devices(db)
-    except (FileNotFoundError, sqlite3.Error):
-        raise ConfigError(f"{db} is not a receiver's database. Check the path.") from None
+    except StorageError as error:
+        raise ConfigError(str(error)) from None
     if as_json:
         tables = {"streams": [asdict(row) for row in streams], "devices": [asdict(row) for row in devices]}
         print(orjson.dumps(tables, option=orjson.OPT_INDENT_2).decode())

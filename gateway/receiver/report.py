@@ -2,14 +2,15 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from gateway.errors import StorageError
 from gateway.ranges import Ranges, Span
 
 
@@ -47,8 +48,8 @@ class DeviceRow:
 
 
 def streams(path: Path) -> list[StreamRow]:
-    """One row for each gateway, lane and epoch. FileNotFoundError, or sqlite3.Error where it is no such database."""
-    with closing(_open(path)) as db:
+    """One row for each gateway, lane and epoch. StorageError where `path` is not a receiver's database."""
+    with _reading(path) as db:
         counted: Counter[int] = Counter()
         for table in ("reading", "event"):
             counted.update(dict(db.execute(f"SELECT stream, count(*) FROM {table} GROUP BY stream")))  # noqa: S608
@@ -62,8 +63,8 @@ def streams(path: Path) -> list[StreamRow]:
 
 
 def devices(path: Path) -> list[DeviceRow]:
-    """One row for each device that has sent readings, or sent them again."""
-    with closing(_open(path)) as db:
+    """One row for each device that has sent readings, or sent them again. StorageError as above."""
+    with _reading(path) as db:
         latency = {
             (tenant, device): (p50, p99)
             for tenant, device, p50, p99 in db.execute(
@@ -107,7 +108,7 @@ def _stream_row(
 
 def events(path: Path) -> list[dict[str, Any]]:
     """Every event and every state of a command, as they came, in the order of their commit here."""
-    with closing(_open(path)) as db:
+    with _reading(path) as db:
         rows = db.execute("SELECT document FROM event ORDER BY received_at, stream, seq")
         return [orjson.loads(document) for (document,) in rows]
 
@@ -119,9 +120,15 @@ def _by_reason(db: sqlite3.Connection, query: str) -> dict[int, dict[str, int]]:
     return found
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
-        raise FileNotFoundError(path)
+        raise StorageError(f"{path} is not there. Check the path.")
     db = sqlite3.connect(path)
-    db.execute("PRAGMA query_only=1")
-    return db
+    try:
+        db.execute("PRAGMA query_only=1")
+        yield db
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} is not a receiver's database: {error}. Check the path.") from None
+    finally:
+        db.close()

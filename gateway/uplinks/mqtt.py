@@ -33,7 +33,7 @@ PORTS = {"mqtts": 8883, "mqtt": 1883}
 WINDOW = 32
 """Most messages that the broker has not yet acknowledged; fewer where it says so itself."""
 LOST = "The connection to the broker is lost. It is tried again by itself."
-_CONNECT = 30.0
+_CONNECT, _LEAVE = 30.0, 3.0
 _NO_SUBSCRIBERS, _REFUSED = 0x10, 0x80
 _RETAINED_ONCE = 1
 
@@ -277,14 +277,15 @@ class Uplink:
 
     async def _introduce(self, connection: Connection) -> None:
         try:
-            await connection.listen(f"{self._root}/ack", qos=0)
-            await connection.listen(f"{self._root}/cmd", qos=1)
-            if self._platform.inventory:
-                payload, properties = _envelope(orjson.dumps(dict(self._platform.inventory)), "application/json")
-                await connection.deliver(f"{self._root}/inventory", payload, properties, retain=True)
-            payload, properties = _envelope(self._state("online"), "application/json")
-            await connection.deliver(f"{self._root}/state", payload, properties, retain=True)
-        except aiomqtt.MqttError:
+            async with asyncio.timeout(_CONNECT):
+                await connection.listen(f"{self._root}/ack", qos=0)
+                await connection.listen(f"{self._root}/cmd", qos=1)
+                if self._platform.inventory:
+                    payload, properties = _envelope(orjson.dumps(dict(self._platform.inventory)), "application/json")
+                    await connection.deliver(f"{self._root}/inventory", payload, properties, retain=True)
+                payload, properties = _envelope(self._state("online"), "application/json")
+                await connection.deliver(f"{self._root}/state", payload, properties, retain=True)
+        except (aiomqtt.MqttError, TimeoutError):
             raise UplinkError(LOST) from None
 
     def _state(self, state: str) -> bytes:
@@ -342,8 +343,9 @@ class Uplink:
 
     async def _leave(self, connection: Connection) -> None:
         try:
-            await connection.__aexit__(None, None, None)
-        except aiomqtt.MqttError as error:
+            async with asyncio.timeout(_LEAVE):
+                await connection.__aexit__(None, None, None)
+        except (aiomqtt.MqttError, TimeoutError) as error:
             log.debug("disconnect", uplink=self._platform.name, why=str(error))
 
 

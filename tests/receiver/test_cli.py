@@ -81,7 +81,7 @@ def test_what_is_wrong_on_the_command_line(tmp_path: Path, capsys: pytest.Captur
     gone = tmp_path / "gone"
     port = free_port()
     for words, code, why in (
-        (["--report"], 2, "is not a receiver's database"),
+        (["--report"], 2, "is not there. Check the path."),
         ([], 2, "Say where to listen"),
         (["--http", "127.0.0.1:0"], 2, "nothing unauthenticated listens"),
         (["--http", "8080", "--token-file", str(tokens)], 2, "is not HOST:PORT"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.batch import Batch, BatchError
+from gateway.errors import StorageError
 from gateway.model import ClockState, Lane, Receipt
 from gateway.receiver import report
 from gateway.receiver.store import Arrival, Store
@@ -287,9 +288,9 @@ def test_a_report_while_nobody_writes_and_where_there_is_nothing(path: Path, tmp
     store.commit(came(telemetry(1)), NOW)
     store.close()
     assert one(path, gateway=GATEWAY).received == 50
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageError, match="is not there"):
         report.streams(tmp_path / "other.db")
     assert not (tmp_path / "other.db").exists()
     (tmp_path / "text.db").write_text("no database, and long enough to be looked at as one" * 20)
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(StorageError, match="is not a receiver's database"):
         report.streams(tmp_path / "text.db")
