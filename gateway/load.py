@@ -123,7 +123,8 @@ def _inside(package: str) -> list[str]:
 
 
 def _module(what: str, name: str, package: str, exports: type) -> Any:
-    if "." not in name and name not in _inside(package):
+    is_dotted = "." in name and all(part.isidentifier() for part in name.split("."))
+    if not is_dotted and name not in _inside(package):
         why, fix = document.unknown(name, _inside(package))
         raise NotFoundError(f"{what} {why}", fix)
     full = _full(name, package)
@@ -135,6 +136,9 @@ def _module(what: str, name: str, package: str, exports: type) -> Any:
             raise NotFoundError(why, f"Install `{error.name}` beside the gateway.") from None
         why = f"{what} `{name}` is no package that is installed beside the gateway"
         raise NotFoundError(why, f"Install it, or write one of {', '.join(_inside(package))}.") from None
+    except ImportError as error:
+        why = f"{what} `{name}` cannot be imported: {error}"
+        raise NotFoundError(why, "Install the versions that it was made for.") from None
     wanted = {*exports.__annotations__, *(word for word in vars(exports) if not word.startswith("_"))}
     lacking = sorted(word for word in wanted if not hasattr(module, word))
     if lacking:

@@ -58,6 +58,11 @@ def test_reading_a_site_imports_no_protocol_library() -> None:
         (load.driver, "json.decoder", "`json.decoder` is no driver: it lacks DeviceSettings", "CONTRIBUTING.md"),
         (load.uplink, "mqt", "uplink `mqt` is unknown; did you mean `mqtt`?", "Write `mqtt`."),
         (load.uplink, "_private", "unknown", "Valid here"),
+        (load.driver, "..", "driver `..` is unknown", "modbus, ocpp, serial"),
+        (load.driver, ".modbus", "did you mean `modbus`?", "Write `modbus`."),
+        (load.driver, "modbus.", "did you mean `modbus`?", "Write `modbus`."),
+        (load.driver, "a b.c", "unknown", "Valid here"),
+        (load.uplink, "../mqtt", "unknown", "mqtt"),
     ],
 )
 def test_an_unknown_name_says_the_nearest(find: object, name: str, sentence: str, fix: str) -> None:
@@ -75,3 +80,6 @@ def test_a_package_that_lacks_its_library_says_which(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LookupError, match="needs the Python package `a_library_nobody_has`"):
         load.driver("acme_broken.lora")
+    (tmp_path / "acme_broken" / "old.py").write_text("from json import a_name_of_another_version\n")
+    with pytest.raises(LookupError, match=r"`acme_broken.old` cannot be imported: .*a_name_of_another_version"):
+        load.driver("acme_broken.old")
