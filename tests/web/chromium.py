@@ -5,13 +5,17 @@ import base64
 import itertools
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 WITHIN = 30.0
+
+
+class NavigatedError(Exception):
+    """The page went elsewhere while it was asked."""
 
 
 class Tab:
@@ -30,7 +34,8 @@ class Tab:
                 if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
                     self.told.append(str(message["params"]))
                 if message.get("id") == number:
-                    assert "error" not in message, message
+                    if "error" in message:
+                        raise NavigatedError(message)
                     return dict(message["result"])
 
     async def js(self, expression: str) -> Any:
@@ -43,8 +48,9 @@ class Tab:
         try:
             async with asyncio.timeout(WITHIN):
                 while True:
-                    if await self.js(f"Boolean({expression})"):
-                        return
+                    with suppress(NavigatedError):
+                        if await self.js(f"Boolean({expression})"):
+                            return
                     await asyncio.sleep(0.05)
         except TimeoutError:
             shown = await self.js("document.body.innerText")
@@ -76,7 +82,7 @@ async def chromium(folder: Path, *, width: int = 390, height: int = 844, dark: b
                 tab = Tab(socket)
                 for domain in ("Page", "Runtime", "Log"):
                     await tab.call(f"{domain}.enable")
-                size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+                size = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": True}
                 await tab.call("Emulation.setDeviceMetricsOverride", **size)
                 scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
                 await tab.call("Emulation.setEmulatedMedia", features=scheme)

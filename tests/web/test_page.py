@@ -19,7 +19,8 @@ async def test_a_technicians_minute(tmp_path: Path, status: Status) -> None:
         async with running(status) as address:
             await tab.open(f"http://{address}/")
             await tab.until("document.querySelector('form input[name=token]')")
-            await tab.js(f"document.querySelector('input').value = '{TOKEN}'; document.forms[0].submit()")
+            await tab.js(f"document.querySelector('input').value = '{TOKEN}'")
+            await tab.js("setTimeout(() => document.forms[0].submit())")
             await tab.until(
                 "location.pathname + location.search == '/' && document.querySelectorAll('.device').length == 2"
             )
@@ -33,6 +34,11 @@ async def test_a_technicians_minute(tmp_path: Path, status: Status) -> None:
             for words in ("feeder", "Good", "voltage", "231.5\u202fV", "-12.35\u202fkW"):
                 assert words in shown
             await tab.until("document.querySelector('#tiles').innerText.includes('refuses our password')")
+
+            assert "pm" in await tab.js("document.querySelector('.device.red').innerText")
+            assert not await tab.js("document.querySelector('.device.red').innerText.includes('PM2.5')"), (
+                "not missed yet"
+            )
 
             status.note([Reading("here/feeder/voltage", None, at, Quality.BAD, "out_of_range")])
             await tab.until("document.querySelector('.device.amber')?.innerText.includes('no value, out of range')")

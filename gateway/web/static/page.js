@@ -30,15 +30,22 @@ function card(device) {
   const parts = {
     title: make("h3", ""), badge: make("span", "badge"), say: make("p", "say"), foot: make("p", "soft"),
     rows: device.points.map(() => [make("span", ""), make("b", ""), make("span", "age")]),
+    first: make("div", "points"), more: make("summary", ""), rest: make("div", "points"), known: null,
   };
-  node.append(make("div", "", parts.title, parts.badge), parts.say);
-  node.append(make("div", "points", ...parts.rows.slice(0, SHOWN).flat()));
-  if (parts.rows.length > SHOWN) {
-    const summary = make("summary", "", text.points(parts.rows.length - SHOWN));
-    node.append(make("details", "", summary, make("div", "points", ...parts.rows.slice(SHOWN).flat())));
-  }
-  node.append(parts.foot);
+  const details = make("details", "", parts.more, parts.rest);
+  node.append(make("div", "", parts.title, parts.badge), parts.say, parts.first, details, parts.foot);
   return { node, parts };
+}
+
+/** What has never come and is not missed, as most of a charger's points while nobody charges, takes no room. */
+function spread(parts, points) {
+  const known = points.flatMap((point, index) => (point.age_ms !== null || point.stale ? [index] : []));
+  if (String(known) === parts.known) return;
+  parts.known = String(known);
+  parts.first.replaceChildren(...known.slice(0, SHOWN).flatMap((index) => parts.rows[index]));
+  parts.rest.replaceChildren(...known.slice(SHOWN).flatMap((index) => parts.rows[index]));
+  parts.rest.parentNode.hidden = known.length <= SHOWN;
+  put(parts.more, text.points(known.length - SHOWN));
 }
 
 function show(held) {
@@ -48,6 +55,7 @@ function show(held) {
   put(parts.badge, text.health[told.health] ?? text.colours[told.colour]);
   put(parts.say, told.say);
   parts.say.hidden = !told.say;
+  spread(parts, told.points);
   told.points.forEach((point, index) => {
     const [label, amount] = parts.rows[index];
     put(label, name(point.id.slice(point.id.lastIndexOf("/") + 1)));
