@@ -163,7 +163,7 @@ def make_venv() -> None:
 def installer() -> tuple[str | Path, ...]:
     """The command that installs into .venv, or nothing where there is none."""
     for command in (
-        ("uv", "pip", "install", "--quiet", "--python", PYTHON),
+        ("uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON),
         (PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"),
         (
             BASE_PYTHON,

@@ -10,8 +10,10 @@ on a loop device, so that device bytes include journal and metadata.
 
 import argparse
 import asyncio
+import compileall
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from gateway.cli import street
 from gateway.cli.stage import Stage
 from gateway.site import Credentials
 
+ROOT = Path(__file__).resolve().parent.parent
 POINTS = 20
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -140,7 +143,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_SIZE / 1e6
+    """Resident memory as ps and systemd count it: 1 MB = 1024 kB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_SIZE / 1024**2
 
 
 async def measure(what: Street, seconds: float) -> dict[str, object]:
@@ -176,7 +180,16 @@ async def on_the_street(stage: Stage, what: Street, seconds: float, device: str 
     }
 
 
+def unit_environment() -> list[str]:
+    unit = (ROOT / "systemd" / "lampione.service").read_text().splitlines()
+    return [line.removeprefix("Environment=") for line in unit if line.startswith("Environment=")]
+
+
 def main() -> int:
+    # As an installed gateway is: compiled, and started with the environment of its unit.
+    compileall.compile_dir(ROOT / "gateway", quiet=2)
+    compileall.compile_dir(ROOT / "drivers", quiet=2)
+    os.environ |= dict(word.split("=") for word in re.findall(r"\S+=\S+", " ".join(unit_environment())))
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=20.0, help="length of each measured window (20)")
     options.add_argument("--only", help="streets by number of devices, like 10,50")
