@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivers.modbus.codec import Field
-from drivers.modbus.frames import NoAnswer
 from drivers.modbus.plan import Block, plan
 from drivers.modbus.settings import SETTING_EVERY, DeviceSettings, Profile
 from gateway.errors import DeviceError
-from gateway.model import Device, Quality, Reading
+from gateway.model import Device, Quality, Reading, Reason
 
 EVERY = 10.0
 """Seconds between polls where neither the device nor the point says otherwise."""
@@ -75,7 +74,7 @@ class Polled:
         """Readings without a value, for those that have not said so lately."""
         readings = []
         for slug in slugs:
-            if isinstance(error, NoAnswer):
+            if error.reason == Reason.COMM_FAILURE:
                 self._refused.discard(slug)
             else:
                 self._refused.add(slug)

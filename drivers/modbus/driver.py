@@ -19,7 +19,7 @@ from drivers.modbus.plan import Block
 from drivers.modbus.settings import Settings, WritePoint
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
-from gateway.model import Command, CommandState, Event, Lane, Quality, Reading, Record, Reply
+from gateway.model import Command, CommandState, Event, Lane, Quality, Reading, Reason, Record, Reply
 from gateway.ports import Emit, Link
 
 _DUE = attrgetter("due")
@@ -51,7 +51,7 @@ class Driver:
 
     async def run(self, emit: Emit) -> None:
         """Poll until cancelled. LinkError: the endpoint cannot be reached."""
-        self._link.alive(NAP + 2 * self._timeout)
+        self._alive()
         try:
             await self._wire.open()
             self._up = True
@@ -79,7 +79,7 @@ class Driver:
         now = self._now()
         device = min(self._devices, key=_DUE, default=None)
         due = min(device.due if device else now + NAP, now + NAP)
-        self._link.alive(max(0.0, due - now) + NAP + 2 * self._timeout)
+        self._alive(max(0.0, due - now))
         if self._orders:
             await self._obey(emit)
         elif device and due <= now:
@@ -96,17 +96,18 @@ class Driver:
         now, lost = self._now(), 0.0
         readings: list[Reading] = []
         say = ""
-        silent: NoAnswer | None = None
+        silent: DeviceError | None = None
         for block in device.take_due(now):
+            self._alive()
             await self._obey(emit)
             slugs = [slug for slug, _ in block.fields]
             started = self._now()
             try:
                 words = await self._read(device, block)
-            except NoAnswer as error:
-                silent, lost = error, self._now() - started
-                break
-            except Refused as error:
+            except (NoAnswer, Refused) as error:
+                if error.reason == Reason.COMM_FAILURE:  # a gateway that waited in vain (11) is silence, too
+                    silent, lost = error, self._now() - started
+                    break
                 say = _refused(device, block, error)
                 readings += device.bad(slugs, error, self._now(), self._at())
                 continue
@@ -180,6 +181,7 @@ class Driver:
 
     async def _obey(self, emit: Emit) -> None:
         while self._orders:
+            self._alive()
             order = self._orders.popleft()
             if order.done.done():
                 continue
@@ -227,6 +229,10 @@ class Driver:
         quality = Quality.BAD if reason else Quality.GOOD
         return Reading(device.point_ids[order.slug], value, self._at(), quality, reason, context="command")
 
+    def _alive(self, asleep: float = 0.0) -> None:
+        """Heard from again after one question at the latest: two tries, each with a connection to make."""
+        self._link.alive(asleep + 4 * self._timeout + NAP)
+
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
@@ -252,12 +258,10 @@ def _refuse(order: _Order, error: CommandError | DeviceError) -> None:
         order.done.set_exception(error)
 
 
-def _refused(device: Polled, block: Block, error: Refused) -> str:
+def _refused(device: Polled, block: Block, error: DeviceError) -> str:
     action = (
         f"Check that profile {device.profile.profile} fits this device."
-        if error.reason == "config_error"
+        if error.reason == Reason.CONFIG_ERROR
         else "Look at the device itself."
-        if error.reason == "device_failure"
-        else "Check the wiring behind the gateway and the device's power."
     )
     return f"{device.id} (unit {device.unit}) refuses {block}: {error}. {action}"

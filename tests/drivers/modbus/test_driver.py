@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from drivers.modbus import frames
 from drivers.modbus.frames import NoAnswer
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
@@ -73,6 +76,35 @@ async def test_a_silent_unit_leaves_its_neighbour_its_rate() -> None:
         bad = [r for r in street.recorder.readings if r.quality is Quality.BAD]
         assert len(bad) == len(street.devices[0].points)
         assert {r.reason for r in bad} == {"comm_failure"}
+
+
+async def test_a_gateway_that_waited_in_vain_says_that_the_device_is_silent() -> None:
+    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
+        street.emulator.fault("a/m", "exception_11")
+        await street.until(lambda r: bool(r.events))
+        event = street.recorder.events[0]
+        assert event.kind == "device_down"
+        assert "exception 11, gateway: the device did not answer. Check its power" in event.say
+        assert {r.reason for r in street.recorder.readings if r.quality is Quality.BAD} == {"comm_failure"}
+
+
+async def test_a_driver_that_is_alive_says_so() -> None:
+    """Each promise to the watchdog is kept, silent devices and idle hours included."""
+    late: list[float] = []
+    promised = math.inf
+
+    def alive(within: float) -> None:
+        nonlocal promised
+        now = asyncio.get_running_loop().time()
+        late.append(now - promised)
+        promised = now + within
+
+    async with running(make_device("a/m", 1, every="1h"), make_device("b/m", 2)) as street:
+        street.emulator.fault("b/m", "silent")
+        object.__setattr__(street.driver._link, "alive", alive)
+        await asyncio.sleep(2 * 3600)
+    assert len(late) > 100
+    assert max(late) < 0
 
 
 async def test_a_device_that_speaks_again_says_everything_at_once() -> None:
@@ -339,3 +371,26 @@ async def test_a_point_without_a_value_says_why_each_time() -> None:
         said = {(r.point, r.value, r.reason) for r in street.recorder.readings if r.quality is Quality.BAD}
         assert said == {("a/m/power", None, "not_a_number"), ("a/m/frequency", None, "out_of_range")}
         assert not street.recorder.events
+
+
+async def test_a_gateway_one_answer_behind_is_never_believed() -> None:
+    """Some gateways give the answer that came late under the transaction of the next question (evcc #21026)."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = frames.parse(await reader.readexactly(12))
+        if first.addr == 0:
+            await reader.readexactly(12)
+            writer.write(frames.answer(dataclasses.replace(first, transaction=first.transaction + 1), [0, 1]))
+        else:
+            writer.write(frames.answer(first, [first.addr, first.addr + 1]))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    wire = Tcp("127.0.0.1", server.sockets[0].getsockname()[1], 1.0)
+    with pytest.raises(NoAnswer):
+        await wire.read(1, 4, 0, 2)
+    assert await wire.read(1, 4, 40, 2) == [40, 41]
+    wire.close()
+    server.close()
+    await server.wait_closed()
