@@ -352,15 +352,20 @@ def check_arguments(command: Command, verb: Verb) -> None:
         if name not in verb.arguments:
             raise CommandError("unknown_argument", f"{command.do} on {command.on} has no argument {name}.")
     for name, argument in verb.arguments.items():
-        if name not in command.args:
+        if name in command.args:
+            _check_argument(command.on, name, command.args[name], argument)
+        elif not argument.optional:
             raise CommandError("missing_argument", f"{command.do} on {command.on} needs {name}.")
-        _check_argument(command.on, name, command.args[name], argument)
 
 
 def _check_argument(on: str, name: str, value: Json, argument: Argument) -> None:
     if argument.choices:
         if value not in argument.choices:
             raise CommandError("unknown_choice", f"{on} takes {', '.join(argument.choices)}; {value} was asked.")
+        return
+    if argument.longest is not None:
+        if not isinstance(value, str) or len(value) > argument.longest:
+            raise CommandError("bad_argument", f"{name} is text of at most {argument.longest} characters.")
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise CommandError("bad_argument", f"{name} is a number; {value!r} was asked.")

@@ -156,12 +156,15 @@ Record: TypeAlias = Reading | Event | Reply
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a verb: a number within bounds (inclusive, in `unit`) or one of `choices`."""
+    """One argument of a verb: a number within bounds (inclusive, in `unit`), one of `choices`, or text."""
 
     unit: str | None = None
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    longest: int | None = None
+    """It is text of at most so many characters."""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.buffer import Buffer
-from gateway.commands import Commands, Reach
+from gateway.commands import Commands, Reach, check_arguments
 from gateway.errors import CommandError
 from gateway.model import Argument, ClockState, Command, CommandState, Device, Lane, Reply, Verb
 from gateway.testing import LoopClock, jumped
@@ -320,3 +320,19 @@ def test_a_refusal_of_the_device_is_told_in_its_words(tmp_path: Path) -> None:
         assert (failed["code"], failed["say"]) == ("rejected_by_charger", "cp-1 rejected the profile.")
 
     at_the_desk(tmp_path, act)
+
+
+def test_text_and_optional_arguments() -> None:
+    verb = Verb("start", {"tag": Argument(longest=4), "connector": Argument(minimum=1, optional=True)})
+
+    def asked(**args: Any) -> str:
+        try:
+            check_arguments(Command("1", "a", "start", "cp-1/evse", args, 0, 1), verb)
+        except CommandError as error:
+            return error.code
+        return ""
+
+    assert asked(tag="04A1") == asked(tag="", connector=2) == ""
+    assert asked(tag="04A1B") == asked(tag=4) == asked(tag=None) == "bad_argument"
+    assert asked(connector=1) == "missing_argument"
+    assert asked(tag="04A1", connector=0) == "below_bound"
