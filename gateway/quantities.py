@@ -105,7 +105,9 @@ _CONVERSIONS: dict[str, tuple[str, float, float]] = {
     "mHz": ("Hz", 1e-3, 0),
     "K": ("Cel", 1, -273.15), "degF": ("Cel", 5 / 9, -160 / 9), "degC": ("Cel", 1, 0), "°C": ("Cel", 1, 0),
     "Pa": ("hPa", 1e-2, 0), "kPa": ("hPa", 10, 0), "mbar": ("hPa", 1, 0), "bar": ("hPa", 1e3, 0),
+    "mmHg": ("hPa", 1.333223874, 0), "inHg": ("hPa", 33.86388640, 0),
     "km/h": ("m/s", 1 / 3.6, 0), "kn": ("m/s", 1852 / 3600, 0),
+    "mph": ("m/s", 0.44704, 0), "ft/min": ("m/s", 0.00508, 0), "in": ("mm", 25.4, 0), "in/h": ("mm/h", 25.4, 0),
     "mg/m3": ("ug/m3", 1e3, 0), "µg/m3": ("ug/m3", 1, 0),
     "dB(A)": ("dB", 1, 0), "min": ("min", 1, 0), "°": ("deg", 1, 0), "dBA": ("dB", 1, 0),
 }  # fmt: skip
