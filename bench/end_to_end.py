@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,39 @@ async def measure(what: Street, seconds: float) -> dict[str, object]:
             return await on_the_street(stage, what, seconds, device)
 
 
+async def floor(devices: int, seconds: float) -> dict[str, object]:
+    """The bare script of bench/_floor.py on the same devices and disk: a lower limit, not a gateway."""
+    with tempfile.TemporaryDirectory(prefix="lampione-bench-") as name, own_disk(Path(name)) as (disk, device):
+        async with Stage(Path(name), state=disk / "state") as stage:
+            write_site(stage, Street(devices))
+            await stage.simulate()
+            line = json.loads(stage.running.read_text())["links"]["line"]
+            script = await asyncio.create_subprocess_exec(
+                sys.executable, str(ROOT / "bench" / "_floor.py"), str(line["port"]), str(devices),
+                str(stage.broker.port), street.GATEWAY, stage.password, str(disk / "floor.sqlite"),
+            )  # fmt: skip
+            try:
+                await asyncio.sleep(5)
+                spent, written = cpu_seconds(script.pid), device_bytes(device)
+                await asyncio.sleep(seconds)
+                spent, after = cpu_seconds(script.pid) - spent, device_bytes(device)
+                settled = devices * POINTS * seconds
+                return {
+                    "street": f"bare script, {devices} x {POINTS}",
+                    "cpu_s_per_1000": round(spent / settled * 1000, 4),
+                    "readings_per_s": devices * POINTS,
+                    "rss_mb": round(rss_mb(script.pid), 1),
+                    "device_bytes_per_reading": None
+                    if after is None or written is None
+                    else round((after - written) / settled, 1),
+                    "first_delivered_s": None,
+                    "missing": 0,
+                }
+            finally:
+                script.terminate()
+                await script.wait()
+
+
 async def on_the_street(stage: Stage, what: Street, seconds: float, device: str | None) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -185,39 +218,43 @@ def unit_environment() -> list[str]:
     return [line.removeprefix("Environment=") for line in unit if line.startswith("Environment=")]
 
 
+HEADS = (
+    "street", "cpu_s_per_1000", "readings_per_s", "rss_mb", "device_bytes_per_reading", "first_delivered_s", "missing",
+)  # fmt: skip
+
+
+def line(cells: Iterable[object]) -> str:
+    widths = (36, *(len(head) for head in HEADS[1:]))
+    return "  ".join(
+        ("n/a" if cell is None else str(cell)).rjust(width) for cell, width in zip(cells, widths, strict=True)
+    )
+
+
+def show(row: dict[str, object], rows: list[dict[str, object]], *, as_json: bool) -> None:
+    rows.append(row)
+    if not as_json:
+        print(line(row[head] for head in HEADS), flush=True)
+
+
 def main() -> int:
-    # As an installed gateway is: compiled, and started with the environment of its unit.
-    compileall.compile_dir(ROOT / "gateway", quiet=2)
-    compileall.compile_dir(ROOT / "drivers", quiet=2)
-    os.environ |= dict(word.split("=") for word in re.findall(r"\S+=\S+", " ".join(unit_environment())))
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=20.0, help="length of each measured window (20)")
     options.add_argument("--only", help="streets by number of devices, like 10,50")
     options.add_argument("--json", action="store_true")
     args = options.parse_args()
+    # As an installed gateway is: compiled, and started with the environment of its unit.
+    for package in ("gateway", "drivers"):
+        compileall.compile_dir(ROOT / package, quiet=2)
+    os.environ |= dict(word.split("=") for word in re.findall(r"\S+=\S+", " ".join(unit_environment())))
     wanted = {int(word) for word in args.only.split(",")} if args.only else None
-    rows = []
-    heads = (
-        "street",
-        "cpu_s_per_1000",
-        "readings_per_s",
-        "rss_mb",
-        "device_bytes_per_reading",
-        "first_delivered_s",
-        "missing",
-    )
+    rows: list[dict[str, object]] = []
     if not args.json:
-        print("  ".join(head.rjust(26 if at == 0 else len(head)) for at, head in enumerate(heads)))
+        print(line(HEADS))
     for what in STREETS:
         if wanted is None or what.devices in wanted:
-            row = asyncio.run(measure(what, args.seconds))
-            rows.append(row)
-            if not args.json:
-                cells = (str("n/a" if row[head] is None else row[head]) for head in heads)
-                print(
-                    "  ".join(cell.rjust(26 if at == 0 else len(heads[at])) for at, cell in enumerate(cells)),
-                    flush=True,
-                )
+            if not (what.page or what.all_protocols):
+                show(asyncio.run(floor(what.devices, args.seconds)), rows, as_json=args.json)
+            show(asyncio.run(measure(what, args.seconds)), rows, as_json=args.json)
     if args.json:
         print(json.dumps(rows, indent=1))
     return 1 if any(row["missing"] for row in rows) else 0

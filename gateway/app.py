@@ -29,6 +29,7 @@ log = structlog.get_logger()
 LAST_WORDS = 5.0
 """Seconds that delivery is given at the end to send what is committed."""
 _LANE_EVERY = 1.0
+_LANE_EVERY_UNSEEN = 20.0
 
 
 class Gateway:
@@ -280,7 +281,7 @@ class Gateway:
                 self.status.lane(
                     lane.lane, records=held, oldest_ms=age, size=size, committed=lane.head - 1, error=lane.error
                 )
-            await asyncio.sleep(_LANE_EVERY)
+            await asyncio.sleep(_LANE_EVERY if self.site.page else _LANE_EVERY_UNSEEN)
 
     async def _feed_watchdog(self) -> None:
         """systemd's watchdog is fed while everybody is within the deadline that he set himself."""
