@@ -5,7 +5,7 @@ listed in `skip` with its reason, so that the platform never takes filtering for
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,7 +14,7 @@ from gateway.buffer import EVENT, Block, LaneBuffer
 from gateway.model import ClockState
 from gateway.ranges import Span
 
-NOT_SELECTED, EXPIRED, CORRUPT = "not_selected", "expired", "corrupt"
+NOT_SELECTED, EXPIRED, CORRUPT, DEAD_LETTER = "not_selected", "expired", "corrupt", "dead_letter"
 
 
 @dataclass(slots=True)
@@ -73,6 +73,38 @@ def compose(
         points=tuple(made.points),
         readings=made.readings,
         events=made.events,
+    )
+
+
+def seqs(batch: Batch) -> list[int]:
+    """The seqs of its records, ascending."""
+    return sorted(row[0] for row in (*batch.readings, *batch.events))
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Two batches with half of the records each, at least one, that settle the span of `batch` together."""
+    records = seqs(batch)
+    middle = records[len(records) // 2]
+    return _part(batch, batch.span[0], middle - 1), _part(batch, middle, batch.span[1])
+
+
+def without_records(batch: Batch) -> Batch:
+    """The same span with every record skipped as a dead letter."""
+    skip = sorted([*batch.skip, *((seq, seq, DEAD_LETTER) for seq in seqs(batch))])
+    return replace(batch, skip=tuple(skip), points=(), readings=[], events=[])
+
+
+def _part(batch: Batch, first: int, last: int) -> Batch:
+    readings = [row for row in batch.readings if first <= row[0] <= last]
+    used = sorted({row[1] for row in readings})
+    place = {old: new for new, old in enumerate(used)}
+    return replace(
+        batch,
+        span=(first, last),
+        skip=tuple((max(a, first), min(b, last), why) for a, b, why in batch.skip if a <= last and b >= first),
+        points=tuple(batch.points[old] for old in used),
+        readings=[[row[0], place[row[1]], *row[2:]] for row in readings],
+        events=[row for row in batch.events if first <= row[0] <= last],
     )
 
 

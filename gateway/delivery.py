@@ -3,16 +3,20 @@
 Billing before events before live telemetry before the backlog. When a connection opens, telemetry that
 waits becomes the backlog, oldest first and marked so; what comes from then on is live and goes first.
 Only a receipt settles anything: whatever it does not mention is sent again.
+
+A batch that the platform refuses is halved until the one bad record stands alone. It is a dead letter when the
+platform takes the same span without it, and only then: a platform that refuses everything costs no record.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from gateway.batch import BACKLOG, LIVE, Batch
-from gateway.buffer import Buffer, LaneBuffer
-from gateway.compose import Selection, compose
-from gateway.errors import UplinkError
+from gateway.batch import BACKLOG, LIVE, Batch, encode
+from gateway.buffer import Block, Buffer, LaneBuffer
+from gateway.compose import Selection, compose, halves, seqs, without_records
+from gateway.errors import TOO_LARGE, UplinkError
 from gateway.model import Lane, Receipt
 from gateway.ports import Uplink
 from gateway.ranges import Ranges
@@ -25,6 +29,7 @@ ENOUGH = 50
 LINGER = 5.0
 """Live telemetry of fewer than ENOUGH records waits for company this long, unless the line was quiet."""
 _REFUSED_PAUSE = 30.0
+_LEAST = 512
 
 
 @dataclass(slots=True)
@@ -76,6 +81,8 @@ class Delivery:
         self._selection = Selection(tuple(only))
         self._streams = [_Stream(buffer.lanes[lane], 1) for lane in Lane if lane in lanes]
         self._sent_live = -1e9
+        self._too_large = sys.maxsize
+        """Bytes of the smallest batch that the platform or the way there did not take for its size."""
         self._freed = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,11 +91,15 @@ class Delivery:
         for stream in self._streams:
             stream.under_way.clear()
             stream.live_from = stream.lane.head
+        failed: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as sends:
                 await self._pump(sends)
         except* UplinkError as group:
-            raise group.exceptions[0] from None
+            # Raised in here, it would come out inside a group again.
+            failed = group.exceptions[0]
+        if failed is not None:
+            raise failed
 
     async def drained(self) -> None:
         """Wait until everything that is committed now is settled; nothing lingers from now on."""
@@ -155,10 +166,11 @@ class Delivery:
 
     async def _launch(self, piece: _Piece, sends: asyncio.TaskGroup) -> None:
         lane = piece.stream.lane
-        blocks = await lane.read(piece.first, piece.last, MAX_BYTES)
+        room = max(_LEAST, min(MAX_BYTES, self._too_large // 2))
+        blocks = await lane.read(piece.first, piece.last, room)
         batch = compose(
             blocks,
-            (piece.first, piece.last),
+            (piece.first, min(piece.last, _reach(blocks, piece.first, room))),
             lane=lane,
             selection=self._selection,
             gateway=self._gateway,
@@ -174,13 +186,40 @@ class Delivery:
 
     async def _send(self, stream: _Stream, batch: Batch) -> None:
         try:
-            receipt = await self._uplink.send(batch)
-            self._settle(stream.lane, batch, receipt)
-            if any(retryable for _, _, retryable in receipt.rejected):
-                await asyncio.sleep(_REFUSED_PAUSE)
+            await self._convey(stream.lane, batch)
         finally:
             stream.under_way.pop(batch.span[0], None)
             self._nudge()
+
+    async def _convey(self, lane: LaneBuffer, batch: Batch) -> None:
+        """Send a batch; halve it while it is refused for its own sake, down to the record that is at fault."""
+        if self._is_too_large(batch):
+            await self._convey_halves(lane, batch)
+            return
+        try:
+            receipt = await self._uplink.send(batch)
+        except UplinkError as error:
+            records = seqs(batch)
+            if not error.code or not records:
+                raise
+            if len(records) > 1:
+                if error.code == TOO_LARGE:
+                    self._too_large = min(self._too_large, len(encode(batch)))
+                await self._convey_halves(lane, batch)
+                return
+            receipt = await self._uplink.send(without_records(batch))
+            receipt = replace(receipt, rejected=((records[0], str(error), False),))
+        self._settle(lane, batch, receipt)
+        if any(retryable for _, _, retryable in receipt.rejected):
+            await asyncio.sleep(_REFUSED_PAUSE)
+
+    async def _convey_halves(self, lane: LaneBuffer, batch: Batch) -> None:
+        for half in halves(batch):
+            await self._convey(lane, half)
+
+    def _is_too_large(self, batch: Batch) -> bool:
+        learnt = self._too_large < sys.maxsize
+        return learnt and len(encode(batch)) >= self._too_large and len(seqs(batch)) > 1
 
     def _nudge(self) -> None:
         self._freed.set()
@@ -195,3 +234,13 @@ class Delivery:
             raise UplinkError(f"{self.name} answered a batch without settling any of it. It is sent again.")
         lane.settle(self.name, Receipt(receipt.epoch, accepted, rejected))
         self._acknowledged()
+
+
+def _reach(blocks: Sequence[Block], first: int, room: int) -> int:
+    """The seq up to which these blocks make a batch of `room` bytes: a block alone can be larger."""
+    for block in blocks:
+        reach = max(block.first, first) + max(1, room * block.count // max(1, block.size)) - 1
+        if reach < block.last:
+            return reach
+        room = max(0, room - block.size)
+    return sys.maxsize

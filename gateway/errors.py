@@ -24,8 +24,20 @@ class DeviceError(LampioneError):
         self.reason = reason
 
 
+REFUSED, TOO_LARGE = "refused", "too_large"
+
+
 class UplinkError(LampioneError):
-    """Delivery acts: the batch was not settled; keep it and send it again."""
+    """Delivery acts: the batch was not settled; keep it and send it again.
+
+    `code` is REFUSED where the platform has read the batch and does not take it, TOO_LARGE where it is more than
+    the way there allows: both are about this one batch. Without a code it is the connection or the platform.
+    `pause`: seconds that the platform wants to be left alone.
+    """
+
+    def __init__(self, say: str, code: str = "", pause: float = 0.0) -> None:
+        super().__init__(say)
+        self.code, self.pause = code, pause
 
 
 class StorageError(LampioneError):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
-from gateway.errors import LampioneError
+from gateway.errors import LampioneError, UplinkError
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -64,27 +64,29 @@ async def supervise(
     waits = pauses()
     while True:
         started = loop.time()
+        failure: BaseException | None = None
         alive(_WATCH_SLACK)
         try:
             with structlog.contextvars.bound_contextvars(child=name):
                 await run()
             say = f"{name} has stopped by itself and is started again."
         except LampioneError as error:
-            say = str(error)
+            say, failure = str(error), error
         except BaseExceptionGroup as group:
             expected, bugs = group.split(LampioneError)
             if bugs is not None:
                 if bugs.subgroup(lambda error: not isinstance(error, Exception)):
                     raise
                 log.error("bug", child=name, exc_info=bugs)
-            say = str(_first(expected)) if expected else _apology(name, group)
+            failure = _first(expected) if expected else None
+            say = str(failure) if failure else _apology(name, group)
         except Exception as error:
             log.exception("bug", child=name)
             say = _apology(name, error)
         if loop.time() - started > _STEADY_AFTER:
             waits = pauses()
         await down(say)
-        pause = next(waits)
+        pause = max(next(waits), failure.pause if isinstance(failure, UplinkError) else 0.0)
         alive(pause + _WATCH_SLACK)
         await asyncio.sleep(pause)
 

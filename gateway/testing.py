@@ -177,6 +177,8 @@ class MemoryPlatform:
         """False: it stores, but its answers are lost on the way."""
         self.refuse: Callable[[int], str | None] = lambda _seq: None
         """seq -> reason for a record that the platform will never take."""
+        self.look: Callable[[Batch], None] = lambda _batch: None
+        """Raises the UplinkError that a batch is refused with."""
         self._up = asyncio.Event()
         self._up.set()
         self._cut = asyncio.Event()
@@ -206,6 +208,7 @@ class MemoryPlatform:
             raise UplinkError("The platform is cut off.")
         except TimeoutError:
             pass
+        self.look(batch)
         accepted = self._store(batch)
         if not self.answers:
             raise UplinkError("The platform's answer was lost.")

@@ -1,12 +1,17 @@
 """From the buffer to a platform: order, settlement by receipts, outages of any length, filters that are not losses."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.batch import BACKLOG, LIVE
+import pytest
+
+from gateway.batch import BACKLOG, LIVE, Batch, encode
 from gateway.buffer import Buffer
+from gateway.compose import seqs
 from gateway.delivery import Delivery
+from gateway.errors import REFUSED, TOO_LARGE, UplinkError
 from gateway.model import Event, Lane, Point, Reading
 from gateway.ranges import Ranges
 from gateway.supervise import Watch, supervise
@@ -170,3 +175,97 @@ def test_low_names_the_oldest_record_that_is_still_to_come(tmp_path: Path) -> No
             stored.add(*batch.span)
 
     on_a_street(tmp_path, act)
+
+
+def refuse(*bad: int, code: str = REFUSED) -> Callable[[Batch], None]:
+    def look(batch: Batch) -> None:
+        if set(bad) & set(seqs(batch)):
+            raise UplinkError("The platform does not take it.", code)
+
+    return look
+
+
+@pytest.mark.parametrize("bad", [(1,), (7,), (40,), (3, 4, 39)])
+def test_a_refused_batch_is_halved_until_the_bad_record_alone_is_a_dead_letter(
+    tmp_path: Path, bad: tuple[int, ...]
+) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        platform.look = refuse(*bad)
+        await produce(buffer, 20)
+        await asyncio.sleep(60)
+        assert sorted(seq for _, _, seq in platform.records) == [seq for seq in range(1, 41) if seq not in bad]
+        why = {(first, last): why for batch in platform.arrivals for first, last, why in batch.skip}
+        assert why == {(seq, seq): "dead_letter" for seq in bad}
+        assert platform.twice == 0
+        lane = buffer.lanes[Lane.TELEMETRY]
+        assert lane.settled("city").covers(1, 40)
+        assert (await lane.depth())[0] == 0
+
+    on_a_street(tmp_path, act)
+
+
+def test_a_platform_that_refuses_everything_costs_no_record(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        def never(_: Batch) -> None:
+            raise UplinkError("The platform does not take it.", REFUSED)
+
+        platform.look = never
+        await produce(buffer, 20)
+        await asyncio.sleep(300)
+        assert not platform.records
+        platform.look = lambda _: None
+        await platform.until(lambda it: len(it.records) == 40, within=60)
+        assert {why for batch in platform.arrivals for _, _, why in batch.skip} == set()
+
+    on_a_street(tmp_path, act)
+
+
+def test_a_failing_connection_is_never_poison(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        platform.look = refuse(7, code="")
+        await produce(buffer, 20)
+        await asyncio.sleep(300)
+        assert not any(batch.skip for batch in platform.arrivals)
+        platform.look = lambda _: None
+        await platform.until(lambda it: len(it.records) == 40, within=60)
+
+    on_a_street(tmp_path, act)
+
+
+def test_a_payload_too_large_is_learnt_and_split(tmp_path: Path) -> None:
+    async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
+        refused: list[int] = []
+
+        def look(batch: Batch) -> None:
+            if len(encode(batch)) > 4000:
+                refused.append(len(encode(batch)))
+                raise UplinkError("It is too large.", TOO_LARGE)
+
+        await produce(buffer, 10)
+        platform.cut()
+        await produce(buffer, 4000, every=100)
+        platform.look = look
+        platform.mend()
+        await platform.until(lambda it: len(it.records) == 8020, within=600)
+        assert delivered(platform) == Ranges([(1, 8020)])
+        assert len(refused) < 60, "after a few it knows what passes"
+        assert not any(batch.skip for batch in platform.arrivals)
+
+    on_a_street(tmp_path, act)
+
+
+async def test_a_failed_send_comes_out_as_itself_not_in_a_group(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path, "cab-017", LoopClock(), commit_every=0.01)
+    await buffer.open()
+    buffer.know([POWER])
+    for lane in buffer.lanes.values():
+        await lane.enrol({"city": "oldest"})
+    platform = MemoryPlatform()
+    platform.look = refuse(1, code="")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(buffer.run())
+        await buffer.emit([Reading(POWER.id, 1.0, 60_000)])
+        with pytest.raises(UplinkError, match=re.escape("does not take it.")):
+            await Delivery("city", platform, buffer, gateway="cab-017").run()
+        running.cancel()
+    await buffer.close()

@@ -17,7 +17,7 @@ import structlog
 from pydantic import AfterValidator
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
-from gateway.errors import StorageError, UplinkError
+from gateway.errors import REFUSED, TOO_LARGE, StorageError, UplinkError
 from gateway.fields import Duration, Secret
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
@@ -28,6 +28,12 @@ CONNECTIONS = 16
 MAX_ANSWER = 1024 * 1024
 LOST = "The connection to the platform is lost. It is tried again by itself."
 _NOT_OFFERED = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+_NOT_THE_BATCH = {
+    HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}  # fmt: skip
+_LONGEST_PAUSE = 600.0
 JSON = "application/json"
 _POLL = 30
 """Seconds that the platform may wait for a command before it answers that there is none."""
@@ -54,9 +60,16 @@ class Settings(UplinkKeys):
 class _Refused(Exception):
     """An answer that is not 2xx; the text is its body."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, pause: float = 0.0) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.pause = status, pause
+
+    def of_batch(self) -> UplinkError:
+        """As delivery is told of it."""
+        if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return UplinkError(_why(self), TOO_LARGE)
+        is_client = HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return UplinkError(_why(self), REFUSED if is_client and self.status not in _NOT_THE_BATCH else "", self.pause)
 
 
 class Uplink:
@@ -87,7 +100,7 @@ class Uplink:
                         await self._take_commands(receive)
                     await asyncio.Event().wait()
                 except _Refused as refused:
-                    raise UplinkError(_why(refused)) from None
+                    raise UplinkError(_why(refused), pause=refused.pause) from None
                 finally:
                     self._open.clear()
                     self._session = None
@@ -97,7 +110,7 @@ class Uplink:
         try:
             answer = await self._ask("POST", f"batch/{batch.lane}", encode(batch), MEDIA_TYPE)
         except _Refused as refused:
-            raise UplinkError(_why(refused)) from None
+            raise refused.of_batch() from None
         return receipt_of(answer, batch)
 
     async def _introduce(self) -> None:
@@ -161,7 +174,9 @@ class Uplink:
             return answer
         if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             self._token = None
-        raise _Refused(response.status, answer.decode(errors="replace").strip()[:200])
+        wanted = response.headers.get("Retry-After", "")
+        pause = min(float(wanted), _LONGEST_PAUSE) if wanted.isdecimal() else 0.0
+        raise _Refused(response.status, answer.decode(errors="replace").strip()[:200], pause)
 
     def _tls(self) -> ssl.SSLContext:
         try:

@@ -23,7 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import AfterValidator
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
-from gateway.errors import StorageError, UplinkError
+from gateway.errors import REFUSED, TOO_LARGE, StorageError, UplinkError
 from gateway.fields import Duration, Secret
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
@@ -35,6 +35,8 @@ WINDOW = 32
 LOST = "The connection to the broker is lost. It is tried again by itself."
 _CONNECT, _LEAVE = 30.0, 3.0
 _NO_SUBSCRIBERS, _REFUSED = 0x10, 0x80
+_ABOUT_THE_MESSAGE = {0x95: TOO_LARGE, 0x99: REFUSED}
+"""PUBACK reason codes that another message would not get: packet too large, payload format invalid."""
 _RETAINED_ONCE = 1
 
 log = structlog.get_logger()
@@ -103,7 +105,8 @@ class Connection(aiomqtt.Client):
         """Publish with QoS 1 and return the PUBACK's reason code, 0 or 0x10. UplinkError: refused, or lost."""
         if len(payload) + 1024 > self.largest:
             raise UplinkError(
-                f"The broker takes {self.largest} bytes at most, this message has {len(payload)}. Raise its limit."
+                f"The broker takes {self.largest} bytes at most, this message has {len(payload)}. Raise its limit.",
+                TOO_LARGE,
             )
         await self._window.acquire()
         sent = self._client.publish(topic, payload, 1, retain, properties)
@@ -112,6 +115,8 @@ class Connection(aiomqtt.Client):
             raise UplinkError(LOST)
         answer = self._answers[sent.mid] = asyncio.get_running_loop().create_future()
         code: int = await answer
+        if code in _ABOUT_THE_MESSAGE:
+            raise UplinkError(f"The broker refuses a message on {topic} ({code:#04x}).", _ABOUT_THE_MESSAGE[code])
         if code >= _REFUSED:
             raise UplinkError(f"The broker does not let us publish on {topic} ({code:#04x}). Correct its access list.")
         return code
