@@ -378,19 +378,23 @@ async def test_a_gateway_one_answer_behind_is_never_believed() -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = frames.parse(await reader.readexactly(12))
-        if first.addr == 0:
-            await reader.readexactly(12)
-            writer.write(frames.answer(dataclasses.replace(first, transaction=first.transaction + 1), [0, 1]))
-        else:
+        if first.addr:
             writer.write(frames.answer(first, [first.addr, first.addr + 1]))
+        elif await reader.read(12):
+            writer.write(frames.answer(dataclasses.replace(first, transaction=first.transaction + 1), [0, 1]))
         await reader.read()
         writer.close()
+        ended.release()
 
+    ended = asyncio.Semaphore(0)
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     wire = Tcp("127.0.0.1", server.sockets[0].getsockname()[1], 1.0)
     with pytest.raises(NoAnswer):
         await wire.read(1, 4, 0, 2)
     assert await wire.read(1, 4, 40, 2) == [40, 41]
     wire.close()
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            await ended.acquire()
     server.close()
     await server.wait_closed()
