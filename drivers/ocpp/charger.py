@@ -5,21 +5,23 @@ the state that makes a repeated message known again. StorageError: no answer, th
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from drivers.ocpp import codec, rpc
+from drivers.ocpp.billing import Billing
+from drivers.ocpp.charging import Charging
 from drivers.ocpp.codec import Remarks
 from drivers.ocpp.connection import Connection
 from drivers.ocpp.faults import FAULTS
-from drivers.ocpp.settings import DeviceSettings, Profile, routes
+from drivers.ocpp.meter import Meter
+from drivers.ocpp.settings import DeviceSettings, Profile
 from drivers.ocpp.tags import Cards
-from drivers.ocpp.transactions import Ids, Ledger, Transaction, digest
+from drivers.ocpp.transactions import Ids, Transaction
 from gateway.errors import ConfigError, StorageError
-from gateway.model import Device, Event, Json, Lane, PointId, Quality, Reading, Reason, Record
+from gateway.model import Device, Event, Json, Lane, Record
 from gateway.ports import Emit, Link
 
 HEARTBEAT = 300
@@ -32,33 +34,57 @@ ACKNOWLEDGED = {
     "SecurityEventNotification": "security_event",
     "SignedFirmwareStatusNotification": "firmware_status",
 }
+# What a charger that is not admitted may still tell: that it is there, and what is owed for.
+_WHEN_REJECTED = ("BootNotification", "StartTransaction", "MeterValues", "StopTransaction")
+_ADMITTED = {"accepted": "Accepted", "pending": "Pending", "rejected": "Rejected"}
 _log = structlog.get_logger(__name__)
 
 
 class Charger:
     """What the gateway knows of a charger, and how it answers it."""
 
-    def __init__(self, device: Device, link: Link, emit: Emit, ids: Ids, cards: Cards) -> None:
+    def __init__(
+        self,
+        device: Device,
+        link: Link,
+        emit: Emit,
+        *,
+        ids: Ids,
+        cards: Cards,
+        billing: Billing,
+        elsewhere: Callable[[], Iterable[Transaction]] = tuple,
+    ) -> None:
         assert isinstance(device.settings, DeviceSettings)
         assert isinstance(device.profile, Profile)
-        self.device, self.settings = device, device.settings
+        self.device, self.settings, self.profile = device, device.settings, device.profile
         self.connection: Connection | None = None
         self.rate_units: list[str] = []
         """The units of limits that it takes, once it was asked; kept while it is connected."""
         self.has_base = False
         """Whether its safe share is installed in it, as far as this connection knows."""
         self.limiting = asyncio.Lock()
-        self._link, self._emit, self._ids, self._cards = link, emit, ids, cards
-        self._routes = routes(device.id, device.profile, device.settings)
-        self._ledger = Ledger(device.id, link.state)
-        # A second socket of the same charger must see what the first one's message has committed.
-        self._one_at_a_time = asyncio.Lock()
+        self.booted = asyncio.Event()
+        """It has booted since the gateway started; a charger that comes back does not boot again."""
+        self.is_fresh = False
+        """It has booted since its safe share was last installed."""
+        self.heard: set[int] = set()
+        """Connectors that have told their status on this connection."""
+        self._link, self._emit, self._cards, self._billing = link, emit, cards, billing
+        self._meter = Meter(device, link.clock)
+        self._charging = Charging(
+            device, link.state, link.clock, meter=self._meter, ids=ids, cards=cards, billing=billing,
+            allow=self._allow, elsewhere=elsewhere,
+        )  # fmt: skip
         self._said: set[str] = set()
-        self._good: set[PointId] = set()
         self._faults: dict[int, str] = {}
+
+    def open_transactions(self) -> list[Transaction]:
+        return self._charging.open()
 
     async def answer(self, call: rpc.Call) -> str | None:
         """The frame that answers `call`; None where what it tells could not be made durable."""
+        if self.settings.admit == "rejected" and call.action not in _WHEN_REJECTED:
+            return rpc.error(call.id, rpc.ErrorCode.SECURITY, "This charger is not admitted.")
         remarks = Remarks()
         try:
             answer = await self._answer(call.action, call.payload, remarks)
@@ -83,13 +109,13 @@ class Charger:
             case "StatusNotification":
                 return await self._status(payload, remarks)
             case "Authorize":
-                return {"idTagInfo": self._authorise(codec.text(payload, "idTag", remarks))}
+                return {"idTagInfo": await self._authorise(codec.tag(payload, remarks))}
             case "StartTransaction":
-                return await self._start(payload, remarks)
+                return await self._charging.start(payload, remarks)
             case "MeterValues":
-                return await self._meter(payload, remarks)
+                return await self._measure(payload, remarks)
             case "StopTransaction":
-                return await self._stop(payload, remarks)
+                return await self._charging.stop(payload, remarks)
             case "DataTransfer":
                 return {"status": "UnknownVendorId"}
             case _ if kind := ACKNOWLEDGED.get(action):
@@ -100,7 +126,7 @@ class Charger:
     async def connected(self, connection: Connection) -> None:
         """The newest authenticated socket wins: whoever holds the key and calls now is the charger."""
         before, self.connection = self.connection, connection
-        self.rate_units, self.has_base = [], False
+        self.rate_units, self.has_base, self.heard = [], False, set()
         if before:
             await before.close("was replaced by a newer connection")
         else:
@@ -111,12 +137,9 @@ class Charger:
         if self.connection is not connection:
             return
         self.connection = None
-        at = self._link.clock.boot()
-        lost = [Reading(point, None, at, Quality.BAD, Reason.COMM_FAILURE) for point in sorted(self._good)]
-        self._good.clear()
         why = f"{self.device.id} {connection.why}. Check its power and its network; it calls again by itself."
         await self.tell("device_down", why)
-        await self._keep(lost, Lane.TELEMETRY)
+        await self._keep(self._meter.lost(), Lane.TELEMETRY)
 
     def forget(self) -> Connection | None:
         """The listener stops: its socket is to be closed, and that says nothing of the charger."""
@@ -129,9 +152,15 @@ class Charger:
 
     async def report(self, quantity: str, connector: int, value: float | str, context: str | None = None) -> None:
         """What is known of a connector without a measurand: the limit that was confirmed."""
-        if point := self._routes.get((connector, quantity, None, None)):
-            self._good.add(point)
-            await self._keep([Reading(point, value, self._link.clock.boot(), context=context)], Lane.TELEMETRY)
+        if reading := self._meter.state(quantity, connector, value, context=context):
+            await self._keep([reading], Lane.TELEMETRY)
+
+    async def remember(self, state: Mapping[str, Json]) -> None:
+        """Keep what is known of it; where that cannot be, it is found out again."""
+        try:
+            await self._emit([], lane=Lane.EVENT, state=state)
+        except StorageError as error:
+            _log.warning("state not stored", device=self.device.id, why=str(error))
 
     async def malformed(self, why: str) -> None:
         """A frame of this charger was none."""
@@ -166,8 +195,10 @@ class Charger:
             f"{self.device.id} has booted: {more['vendor']} {more['model']}, firmware {more['firmware'] or 'unknown'}."
         )
         await self.tell("charger_booted", say, more)
+        self.has_base, self.is_fresh = False, True
+        self.booted.set()
         now = codec.iso(self._link.clock.wall())
-        return {"status": "Accepted", "currentTime": now, "interval": HEARTBEAT}
+        return {"status": _ADMITTED[self.settings.admit], "currentTime": now, "interval": HEARTBEAT}
 
     async def _status(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
         connector = codec.whole(payload, "connectorId", remarks) or 0
@@ -175,17 +206,16 @@ class Charger:
         fault = codec.optional(payload, "errorCode", 50) or "NoError"
         stamp = payload.get("timestamp")
         time = None if stamp is None else codec.moment(stamp, remarks)
-        point = self._routes.get((connector, "connector_status" if connector else "device_status", None, None))
-        at = self._link.clock.boot()
-        if point is None:
+        self.heard.add(connector)
+        quantity = "connector_status" if connector else "device_status"
+        known = status if status in codec.STATUSES else None
+        reading = self._meter.state(quantity, connector, known, time)
+        if reading is None:
             remarks.append(f"connector {connector}, which the site file does not have: correct `connectors`")
-        elif status in codec.STATUSES:
-            self._good.add(point)
-            await self._keep([Reading(point, status, at, device_time=time)], Lane.TELEMETRY)
         else:
-            remarks.append(f"the unknown status `{status[:40]}`")
-            bad = Reading(point, None, at, Quality.BAD, Reason.OUT_OF_RANGE, time)
-            await self._keep([bad], Lane.TELEMETRY)
+            if known is None:
+                remarks.append(f"the unknown status `{status[:40]}`")
+            await self._keep([reading], Lane.TELEMETRY)
         await self._note_fault(connector, status, fault, payload, time)
         return {}
 
@@ -208,111 +238,31 @@ class Charger:
         else:
             await self.tell("connector_clear", f"{name} works again.", more, time)
 
-    def _authorise(self, tag: str) -> dict[str, Json]:
+    async def _authorise(self, tag: str) -> dict[str, Json]:
+        """For a session that is about to begin: none may that could not be kept, or at a charger not admitted."""
+        if self.settings.admit != "accepted" or not await self._billing.takes_more():
+            return {"status": "Blocked"}
+        return await self._allow(tag, is_live=True)
+
+    async def _allow(self, tag: str, *, is_live: bool) -> dict[str, Json]:
         try:
-            return self._cards.authorise(tag)
+            return await self._cards.authorise(tag, self._ask if is_live else None)
         except ConfigError as error:
             _log.warning("no local list", device=self.device.id, why=str(error))
             return {"status": "Invalid"}
 
-    async def _start(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
+    async def _ask(self, asked: Mapping[str, Json]) -> None:
+        await self.tell("authorise", f"{self.device.id} asks whether a tag may charge.", asked)
+
+    async def _measure(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
+        if payload.get("transactionId") is not None:
+            return await self._charging.measure(payload, remarks)
         connector = codec.whole(payload, "connectorId", remarks) or 0
-        tag = codec.text(payload, "idTag", remarks)
-        meter = codec.number(payload, "meterStart", remarks)
-        time = codec.moment(payload.get("timestamp"), remarks)
-        told = self._authorise(tag)
-        start = Transaction(0, connector, self._cards.pseudonym(tag), meter, str(payload.get("timestamp") or "")[:64])
-        async with self._one_at_a_time:
-            if known := self._ledger.begun_as(start):
-                return {"transactionId": known.id, "idTagInfo": told}
-            number, state = self._ids.take()
-            begun = replace(start, id=number)
-            more: dict[str, Json] = {
-                "transaction": str(number),
-                "connector": connector,
-                "tag": begun.tag,
-                "meter_start": meter,
-                "authorised": told["status"],
-            }
-            event = self._event("transaction_begin", f"{self.device.id} has begun to charge.", more, time)
-            state |= self._ledger.begin(begun, digest("StartTransaction", payload)) | self._cards.unsaved()
-            await self._emit([event], lane=Lane.BILLING, state=state)
-        return {"transactionId": number, "idTagInfo": told}
-
-    async def _meter(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
-        connector = codec.whole(payload, "connectorId", remarks)
-        if payload.get("transactionId") is None:
-            readings = self._readings(connector or 0, payload.get("meterValue"), None, remarks)
-            await self._keep(readings, Lane.TELEMETRY)
-            return {}
-        number = codec.whole(payload, "transactionId", remarks)
-        transaction = "unknown" if number is None else str(number)
-        mark = digest("MeterValues", payload)
-        async with self._one_at_a_time:
-            if not self._ledger.is_repeated(mark):
-                readings = self._readings(connector or 0, payload.get("meterValue"), transaction, remarks)
-                await self._emit(readings, lane=Lane.BILLING, state=self._ledger.note(mark))
+        readings, _ = self._meter.read(connector, payload.get("meterValue"), None, remarks)
+        await self._keep(readings, Lane.TELEMETRY)
         return {}
-
-    async def _stop(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
-        number = codec.whole(payload, "transactionId", remarks)
-        stopper = codec.optional(payload, "idTag")
-        answer: dict[str, Json] = {"idTagInfo": self._authorise(stopper)} if stopper else {}
-        mark = digest("StopTransaction", payload)
-        async with self._one_at_a_time:
-            begun = self._ledger.by_id(number)
-            if self._ledger.is_repeated(mark) or (begun and not begun.is_open):
-                return answer
-            transaction = "unknown" if number is None else str(number)
-            meter = codec.number(payload, "meterStop", remarks)
-            more: dict[str, Json] = {
-                "transaction": transaction,
-                "connector": begun.connector if begun else None,
-                "tag": begun.tag if begun else self._cards.pseudonym(stopper or ""),
-                "meter_start": begun.meter_start if begun else None,
-                "meter_stop": meter,
-                "energy": _energy(begun, meter),
-                "reason": codec.optional(payload, "reason", 50) or "Local",
-            }
-            time = codec.moment(payload.get("timestamp"), remarks)
-            event = self._event("transaction_end", f"{self.device.id} has ended charging.", more, time)
-            readings: list[Reading] = []
-            if payload.get("transactionData"):
-                connector = begun.connector if begun else (1 if self.settings.connectors == 1 else 0)
-                readings = self._readings(connector, payload["transactionData"], transaction, remarks)
-            state = self._ledger.end(begun, mark) if begun else self._ledger.note(mark)
-            await self._emit([*readings, event], lane=Lane.BILLING, state=state | self._cards.unsaved())
-        return answer
 
     async def _acknowledge(self, kind: str, payload: Mapping[str, Any]) -> Mapping[str, Json]:
         status = codec.optional(payload, "status", 50) or codec.optional(payload, "type", 50) or "something"
         await self.tell(kind, f"{self.device.id} reports {status}.", {"status": status})
         return {}
-
-    def _readings(
-        self, connector: int, meter_values: object, transaction: str | None, remarks: Remarks
-    ) -> list[Reading]:
-        at = self._link.clock.boot()
-        readings = []
-        for sample in codec.samples(meter_values, remarks):
-            point = self._routes.get((connector, sample.measurand, sample.phase, sample.location))
-            if point is None:
-                phase = f" of {sample.phase}" if sample.phase else ""
-                where = f"at connector {connector} ({sample.location})"
-                remarks.append(f"{sample.measurand}{phase} {where}, for which there is no point; it is left out")
-                continue
-            if sample.quality is Quality.GOOD:
-                self._good.add(point)
-            readings.append(
-                Reading(
-                    point, sample.value, at, sample.quality, sample.reason, sample.time, sample.context, transaction
-                )
-            )
-        return readings
-
-
-def _energy(begun: Transaction | None, meter_stop: float | None) -> float | None:
-    """Wh; None where either end is not known, or the register ran backwards."""
-    if begun is None or begun.meter_start is None or meter_stop is None or meter_stop < begun.meter_start:
-        return None
-    return round(meter_stop - begun.meter_start, 3)

@@ -52,8 +52,8 @@ MEASURANDS = {
     "Voltage": "voltage",
 }
 DEFAULT_MEASURAND = "Energy.Active.Import.Register"
-# Where a measurand is taken when the charger does not say (§7.29 says Outlet, which these two cannot mean).
-DEFAULT_LOCATION = {"SoC": "EV", "Temperature": "Body"}
+# Where a measurand is taken when the charger does not say (§7.29 says Outlet, which these cannot mean).
+DEFAULT_LOCATION = {"RPM": "Body", "SoC": "EV", "Temperature": "Body"}
 LOCATIONS = ("Body", "Cable", "EV", "Inlet", "Outlet")
 # Phase (§7.35) -> canonical phase; against neutral is the phase itself.
 PHASES = {
@@ -122,6 +122,14 @@ def optional(payload: Mapping[str, Any], key: str, limit: int = 255) -> str | No
     """The text under `key`, or None."""
     value = payload.get(key)
     return value[:limit] if isinstance(value, str) and value else None
+
+
+def tag(payload: Mapping[str, Any], remarks: Remarks) -> str:
+    """The idTag, whole also where it is longer than the 20 characters it may have: cut, it would be another's."""
+    found = text(payload, "idTag", remarks)
+    if len(found) > 20:
+        remarks.append("`idTag` with more than 20 characters")
+    return found
 
 
 def whole(payload: Mapping[str, Any], key: str, remarks: Remarks) -> int | None:

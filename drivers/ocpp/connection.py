@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from drivers.ocpp import rpc
+from drivers.ocpp.trace import Frame, Trace
 
 PING_EVERY = 30.0
 MISSED_PINGS = 3
@@ -59,6 +60,7 @@ class Connection:
         self._pending: asyncio.Future[rpc.CallResult | rpc.CallError] | None = None
         self._one_call = asyncio.Lock()
         self._allowance, self._counted_at = BURST, 0.0
+        self.trace = Trace()
         self.why = "has closed its connection"
 
     @property
@@ -136,6 +138,7 @@ class Connection:
                     return
 
     async def _take(self, frame: str | bytes) -> None:
+        self._note(frame, is_ours=False)
         match rpc.parse(frame):
             case rpc.Call() as call:
                 await self._calls.put(call)
@@ -146,6 +149,10 @@ class Connection:
             case rpc.CallResult() | rpc.CallError() as answer:
                 if self._outbound.settles(answer) and self._pending and not self._pending.done():
                     self._pending.set_result(answer)
+            case rpc.CallResultError(code=code, description=description):
+                await self._peer.malformed(f"that our answer does not read: {code} {description}"[:200])
+            case rpc.Send(action=action):
+                await self._peer.malformed(f"{action[:40]} without asking for an answer, which OCPP 1.6 does not have")
 
     async def _respond(self) -> None:
         while call := await self._calls.get():
@@ -166,7 +173,11 @@ class Connection:
         except GoneError:
             pass
 
+    def _note(self, frame: str | bytes, *, is_ours: bool) -> None:
+        self.trace.note(Frame(asyncio.get_running_loop().time(), is_ours, frame))
+
     async def _send(self, frame: str) -> None:
+        self._note(frame, is_ours=True)
         try:
             await self._socket.send_str(frame)
         except ConnectionError:

@@ -11,24 +11,26 @@ import contextlib
 import hmac
 import os
 import ssl
+from collections.abc import Iterator, Mapping
+from functools import partial
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from drivers.ocpp import limits
+from drivers.ocpp import orders
+from drivers.ocpp.billing import Billing
 from drivers.ocpp.charger import Charger
 from drivers.ocpp.connection import CLOSE_WITHIN, Connection
+from drivers.ocpp.prepare import prepare
 from drivers.ocpp.rpc import MAX_FRAME
 from drivers.ocpp.settings import DeviceSettings, Settings, split
+from drivers.ocpp.strangers import HANDSHAKE_WITHIN, Door, Quarantine
 from drivers.ocpp.tags import Cards
-from drivers.ocpp.transactions import Ids
+from drivers.ocpp.transactions import Ids, Transaction
 from gateway.errors import CommandError, ConfigError, LinkError, StorageError
-from gateway.model import Command, Device, Event, Lane, Reply
+from gateway.model import Command, Device, Event, Json, Lane, Reply
 from gateway.ports import Emit, Link
 
-SUBPROTOCOL = "ocpp1.6"
-MOST_STRANGERS = 50
-"""Identities that are not in the site file and are said once each; what comes after is only refused."""
 ALIVE = 30.0
 
 
@@ -47,68 +49,95 @@ class Driver:
             self._devices[name] = device
         self._chargers: dict[str, Charger] = {}
         self._emit: Emit | None = None
-        self._strangers: set[str] = set()
+        self._cards: Cards | None = None
         self._refused: set[str] = set()
 
     async def run(self, emit: Emit) -> None:
         """Listen until cancelled. LinkError: the address cannot be taken. ConfigError: a secret is missing."""
         self._emit = emit
-        ids, cards = Ids(self._link.state), Cards(self._link)
-        self._chargers = {name: Charger(device, self._link, emit, ids, cards) for name, device in self._devices.items()}
+        billing, self._quarantine = Billing(self._link, emit), Quarantine(self._link, emit)
+        self._cards = Cards(self._link, partial(billing.keep, []))
+        ids = Ids(self._link.state)
+        self._chargers = {
+            name: Charger(
+                device, self._link, emit, ids=ids, cards=self._cards, billing=billing, elsewhere=self._elsewhere
+            )
+            for name, device in self._devices.items()
+        }
         tls = self._tls()
-        runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=CLOSE_WITHIN)
-        await runner.setup()
+        self._door = Door(self._serve)
+        host, port = split(self._settings.listen)
+        # asyncio refuses a limit for a handshake without TLS.
+        within = HANDSHAKE_WITHIN if tls else None
+        listening = asyncio.get_running_loop().create_server
         try:
-            host, port = split(self._settings.listen)
-            try:
-                await web.TCPSite(runner, host, port, ssl_context=tls).start()
-            except OSError as error:
-                why = f"`{self._link.name}` cannot listen on {self._settings.listen}: {error.strerror or error}."
-                raise LinkError(f"{why} See `ss -ltnp` for who has it.") from None
-            bound = runner.addresses[0]
+            server = await listening(self._door, host, port, ssl=tls, ssl_handshake_timeout=within)
+        except OSError as error:
+            why = f"`{self._link.name}` cannot listen on {self._settings.listen}: {error.strerror or error}."
+            raise LinkError(f"{why} See `ss -ltnp` for who has it.") from None
+        try:
+            bound = server.sockets[0].getsockname()
             self._link.bound(f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}")
             while True:
                 self._link.alive(ALIVE)
                 await asyncio.sleep(ALIVE / 3)
         finally:
+            server.close()
             async with asyncio.TaskGroup() as closing:
                 for charger in self._chargers.values():
                     if connection := charger.forget():
                         closing.create_task(connection.close())
-            await runner.cleanup()
+            await self._door.shutdown(CLOSE_WITHIN)
 
     async def execute(self, command: Command) -> Reply:
-        """`limit`; see `limits`."""
+        """See `verbs` and `orders`."""
         charger = next((one for one in self._chargers.values() if one.device.id == command.on), None)
-        if charger is None:
+        if charger is None or self._cards is None or self._emit is None:
             raise CommandError("not_connected", f"`{self._link.name}` is not listening; {command.on} cannot be told.")
-        return await limits.execute(charger, command, self._link.clock)
+        return await orders.execute(charger, command, self._cards, self._emit, self._link.clock)
+
+    def quarantine(self) -> Mapping[str, Mapping[str, Json]]:
+        """Who called and is not in the site file, by identity."""
+        return self._quarantine.listed()
+
+    def _elsewhere(self) -> Iterator[Transaction]:
+        """Open transactions, where a tag may not charge twice."""
+        if self._settings.concurrent == "refused":
+            for charger in self._chargers.values():
+                yield from charger.open_transactions()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         name = unquote(request.raw_path.partition("?")[0].rstrip("/").rpartition("/")[2])
         charger = self._chargers.get(name)
         if charger is None:
-            await self._note_stranger(name)
-            return web.Response(status=404, text="This charger is not known here.\n")
+            await self._quarantine.note(name, _address(request), request.headers.get("Sec-WebSocket-Protocol", ""))
+            return _ended(web.Response(status=404, text="This charger is not known here.\n"))
         if self._settings.security != "0" and (why := self._why_not(request, name, charger)):
             await self._note_refused(name, charger, why)
-            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="OCPP"'})
+            return _ended(web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="OCPP"'}))
         self._refused.discard(name)
+        subprotocol = charger.profile.subprotocol
         socket = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,), autoping=False, compress=False, max_msg_size=2 * MAX_FRAME, timeout=CLOSE_WITHIN
+            protocols=(subprotocol,), autoping=False, compress=False, max_msg_size=2 * MAX_FRAME, timeout=CLOSE_WITHIN
         )
         if not socket.can_prepare(request).ok:
-            return web.Response(status=426, headers={"Upgrade": "websocket"})
+            return _ended(web.Response(status=426, headers={"Upgrade": "websocket"}))
         await socket.prepare(request)
-        if socket.ws_protocol != SUBPROTOCOL:
+        if socket.ws_protocol != subprotocol:
             # 101 without a protocol, then close: OCPP-J 1.6 §3.2.
             await socket.close(code=1002)
-            await charger.malformed("no offer of the subprotocol ocpp1.6; choose OCPP 1.6 JSON in its settings")
+            await charger.malformed(f"no offer of the subprotocol {subprotocol}; choose OCPP 1.6 JSON in its settings")
             return socket
+        self._door.admit(request)
         connection = Connection(socket, charger)
         await charger.connected(connection)
         try:
-            await connection.run()
+            async with asyncio.TaskGroup() as group:
+                asking = group.create_task(prepare(charger, connection, self._link.state, self._link.clock))
+                try:
+                    await connection.run()
+                finally:
+                    asking.cancel()
         finally:
             await charger.gone(connection)
         return socket
@@ -134,14 +163,6 @@ class Driver:
         right = [hmac.compare_digest(password, one) for one in allowed]
         is_right = scheme.lower() == "basic" and hmac.compare_digest(user, name.encode()) and any(right)
         return "" if is_right else wrong
-
-    async def _note_stranger(self, name: str) -> None:
-        if name in self._strangers or len(self._strangers) >= MOST_STRANGERS or not name.isprintable():
-            return
-        self._strangers.add(name)
-        shown = name[:48]
-        say = f"A charger that calls itself `{shown}` reached us. If it is yours, add it to the site file."
-        await self._note(Event("unknown_charger", self._link.name, self._link.clock.boot(), say, {"identity": shown}))
 
     async def _note_refused(self, name: str, charger: Charger, why: str) -> None:
         if name not in self._refused:
@@ -170,6 +191,16 @@ class Driver:
         finally:
             os.close(file)
         return context
+
+
+def _address(request: web.BaseRequest) -> str:
+    return str(request.remote or "an address that is not known")
+
+
+def _ended(response: web.Response) -> web.Response:
+    """Who is refused calls anew; nobody keeps a connection without being let in."""
+    response.force_close()
+    return response
 
 
 def identity(device: Device) -> str:

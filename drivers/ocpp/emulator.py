@@ -208,14 +208,14 @@ class ChargePoint:
                    "context": "Trigger", "location": "Outlet"}  # fmt: skip
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": [sampled]}]
         if isinstance(await self._call("MeterValues", {"connectorId": connector, "meterValue": meter}), rpc.CallResult):
-            self.values += (connector, "Energy.Active.Import.Register", None, "Outlet") in self._routes
+            self.values += (connector, "Energy.Active.Import.Register", None, "Outlet", None) in self._routes
 
     async def _tell_status(self, connector: int) -> None:
         payload = {"connectorId": connector, "status": self.statuses[connector], "errorCode": "NoError",
                    "timestamp": codec.iso(self.wall())}  # fmt: skip
         if isinstance(await self._call("StatusNotification", payload), rpc.CallResult):
             quantity = "connector_status" if connector else "device_status"
-            self.values += (connector, quantity, None, None) in self._routes
+            self.values += (connector, quantity, None, None, None) in self._routes
 
     async def _deliver(self, message: _Message) -> None:
         if message.action != "StartTransaction":
@@ -297,7 +297,7 @@ class ChargePoint:
             sample
             for sample in charge.samples(self._register)
             for phase in [codec.PHASES.get(sample.get("phase", ""))]
-            if (connector, sample["measurand"], phase, sample["location"]) in self._routes
+            if (connector, sample["measurand"], phase, sample["location"], None) in self._routes
         ]
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": sampled}]
         payload = {"connectorId": connector, "meterValue": meter}

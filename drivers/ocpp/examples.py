@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drivers.ocpp import codec
-from drivers.ocpp.settings import DeviceSettings, Profile, routes
+from drivers.ocpp.settings import DeviceSettings, Profile, routed, routes
 from gateway.document import Location
 from gateway.model import Quality
 from gateway.quantities import convert
@@ -37,8 +37,8 @@ def _read(profile: Profile, received: Mapping[str, Any]) -> dict[str, codec.Samp
     connector = codec.whole(received, "connectorId", remarks)
     read = {}
     for sample in codec.samples(received.get("meterValue"), remarks):
-        route = (connector if connector is not None else 1, sample.measurand, sample.phase, sample.location)
-        if point := where.get(route):
+        at = connector if connector is not None else 1
+        if point := routed(where, at, sample.measurand, sample.phase, sample.location, sample.context):
             read[point.rpartition("/")[2]] = sample
     return read
 

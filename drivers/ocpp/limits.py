@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from drivers.ocpp import codec, outgoing
+from drivers.ocpp import codec
 from drivers.ocpp.charger import Charger
 from drivers.ocpp.connection import Connection, GoneError, RefusedError
 from drivers.ocpp.settings import MIN_AMPS
 from gateway.errors import CommandError
-from gateway.model import Command, CommandState, Reply
+from gateway.model import Command, CommandState, Json, Reply
 from gateway.ports import Clock
 
 BASE, LIVE = 1, 2
@@ -29,16 +29,65 @@ _TOLERANCE = 0.1
 _UNIT_KEY = "ChargingScheduleAllowedChargingRateUnit"
 
 
+async def install_base(charger: Charger, connection: Connection, clock: Clock) -> str:
+    """Install the safe share: what holds in the charger while nobody tells it otherwise. '' or why it does not take
+    it. GoneError: the connection ended.
+    """
+    async with charger.limiting:
+        if charger.has_base:
+            return ""
+        if not charger.rate_units:
+            charger.rate_units = await _rate_units(charger, connection)
+        refusal = ""
+        for unit in charger.rate_units:
+            limit = _in(unit, _obeyed(charger, charger.settings.safe_current), charger.settings.phases)
+            refusal = await _install(connection, BASE, limit, unit, clock.wall())
+            if not refusal:
+                charger.has_base = True
+                break
+        return refusal
+
+
+async def clear(charger: Charger, command: Command, clock: Clock) -> Reply:
+    """Take the live limit away, so that the safe share holds."""
+    connection = _connection(charger)
+    async with charger.limiting:
+        try:
+            answer = await connection.call("ClearChargingProfile", {"id": LIVE})
+            shown = [await _shown(charger, connection, one) for one in range(1, charger.settings.connectors + 1)]
+        except GoneError as error:
+            raise CommandError("no_answer", f"{charger.device.id}: {error}.") from None
+        except RefusedError as error:
+            raise CommandError("refused", f"{charger.device.id} answers {error}.") from None
+    known = [limit for limit in shown if limit is not None]
+    # `Unknown`: there was none to clear, which is what was wanted.
+    if answer.get("status") not in ("Accepted", "Unknown"):
+        raise CommandError("refused", f"{charger.device.id} answers {str(answer.get('status'))[:40]}.")
+    now: dict[str, Json] = {"amps": round(max(known), 1)} if known and len(known) == len(shown) else {}
+    proof = "GetCompositeSchedule" if now else "ClearChargingProfile"
+    return Reply(command.id, CommandState.SUCCEEDED, clock.boot(), now=now, proof=proof)
+
+
+def _connection(charger: Charger) -> Connection:
+    if charger.connection is None:
+        say = f"{charger.device.id} is not connected. The limit in force is the last one that it confirmed."
+        raise CommandError("not_connected", say)
+    return charger.connection
+
+
+def _obeyed(charger: Charger, amps: float) -> float:
+    """The largest limit that this kind of charger obeys and that is no more than `amps`."""
+    if charger.profile.steps:
+        return max((step for step in charger.profile.steps if step <= amps), default=0.0)
+    return math.floor(amps) if charger.profile.whole_amps else amps
+
+
 async def execute(charger: Charger, command: Command, clock: Clock) -> Reply:
     """Set the limit and have it shown. CommandError: the charger is away, refuses, or shows another limit."""
     amps = _asked(charger, command)
-    connection = charger.connection
-    if connection is None:
-        say = f"{charger.device.id} is not connected. The limit in force is the last one that it confirmed."
-        raise CommandError("not_connected", say)
+    connection = _connection(charger)
     async with charger.limiting:
         try:
-            await outgoing.load()
             await _set(charger, connection, amps, command.lease_s, clock)
             shown = [await _shown(charger, connection, one) for one in range(1, charger.settings.connectors + 1)]
         except GoneError as error:
@@ -64,23 +113,22 @@ async def execute(charger: Charger, command: Command, clock: Clock) -> Reply:
 def _asked(charger: Charger, command: Command) -> float:
     """Amperes in whole tenths, rounded down: the schema takes no finer ones."""
     amps, most = command.args.get("amps"), charger.settings.max_current
-    if command.do != "limit":
-        raise CommandError("unknown_verb", f"{charger.device.id} takes limit; {command.do} was asked.")
     if isinstance(amps, bool) or not isinstance(amps, int | float) or not (amps == 0 or MIN_AMPS <= amps <= most):
         say = f"{charger.device.id} takes 0 A or {MIN_AMPS:g} to {most:g} A; {amps} was asked."
         raise CommandError("out_of_bounds", say)
-    return math.floor(round(amps * 10, 6)) / 10
+    return _obeyed(charger, math.floor(round(amps * 10, 6)) / 10)
 
 
 async def _set(charger: Charger, connection: Connection, amps: float, lease_s: int | None, clock: Clock) -> None:
     """In amperes where the charger takes them, else in watts."""
     if not charger.rate_units:
-        charger.rate_units = await _rate_units(connection)
+        charger.rate_units = await _rate_units(charger, connection)
     refusal, now = "", clock.wall()
     for unit in list(charger.rate_units):
         settings = charger.settings
         if lease_s is not None and not charger.has_base:
-            refusal = await _install(connection, BASE, _in(unit, settings.safe_current, settings.phases), unit, now)
+            safe = _in(unit, _obeyed(charger, settings.safe_current), settings.phases)
+            refusal = await _install(connection, BASE, safe, unit, now)
             if refusal:
                 continue
             charger.has_base = True
@@ -113,7 +161,6 @@ async def _install(
             "chargingSchedule": schedule,
         },
     }
-    outgoing.check("SetChargingProfile", payload)
     try:
         answer = await connection.call("SetChargingProfile", payload)
     except RefusedError as error:
@@ -122,10 +169,11 @@ async def _install(
     return "" if status == "Accepted" else f"it answers {str(status)[:40]}"
 
 
-async def _rate_units(connection: Connection) -> list[str]:
-    """What the charger says it takes (`Current`, `Power` or both); amperes first where it does not say."""
+async def _rate_units(charger: Charger, connection: Connection) -> list[str]:
+    """What its profile says, else what it says (`Current`, `Power` or both); amperes first where neither does."""
+    if charger.profile.rate_unit:
+        return [charger.profile.rate_unit]
     payload = {"key": [_UNIT_KEY]}
-    outgoing.check("GetConfiguration", payload)
     try:
         answer = await connection.call("GetConfiguration", payload)
     except RefusedError:
@@ -141,7 +189,6 @@ async def _rate_units(connection: Connection) -> list[str]:
 async def _shown(charger: Charger, connection: Connection, connector: int) -> float | None:
     """The amperes in the charger's own schedule for the present moment; None where it shows none."""
     payload = {"connectorId": connector, "duration": 60}
-    outgoing.check("GetCompositeSchedule", payload)
     try:
         answer = await connection.call("GetCompositeSchedule", payload)
     except RefusedError:

@@ -1,6 +1,7 @@
 """OCPP-J frames: text in, a call or an answer out, and back. No socket, no clock, no state but the call in flight.
 
-Source: OCPP-J 1.6 (JSON over WebSocket) §4: message types 2 CALL, 3 CALLRESULT, 4 CALLERROR, and the error codes.
+Source: OCPP-J 1.6 (JSON over WebSocket) §4: message types 2 CALL, 3 CALLRESULT, 4 CALLERROR, and the error codes;
+OCPP 2.1 part 4 §4: 5 CALLRESULTERROR and 6 SEND, which are read from any charger and owed no answer.
 Whatever comes in, `parse` returns: a frame that cannot be used is `Malformed`, with the CALLERROR that is owed
 where the frame's id could still be read. An answer to nothing is dropped, never a fault of the connection.
 """
@@ -9,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -37,6 +38,8 @@ class ErrorCode(StrEnum):
     OCCURRENCE = "OccurenceConstraintViolation"
     TYPE = "TypeConstraintViolation"
     GENERIC = "GenericError"
+    RPC_FRAMEWORK = "RpcFrameworkError"
+    """From OCPP 2.0.1 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,27 @@ class CallError:
 
 
 @dataclass(frozen=True, slots=True)
+class CallResultError:
+    """The far end could not read our answer to its call `id`."""
+
+    id: Id
+    code: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Told without waiting for an answer."""
+
+    id: Id
+    action: str
+    payload: Mapping[str, Any]
+
+
+Message: TypeAlias = Call | CallResult | CallError | CallResultError | Send
+
+
+@dataclass(frozen=True, slots=True)
 class Malformed:
     """`answer` is the CALLERROR to send, or None where nobody waits for one."""
 
@@ -67,8 +91,17 @@ class Malformed:
     answer: str | None = None
 
 
-def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
-    """What `frame` says. Never raises."""
+def parse(frame: str | bytes, unreadable: Id | None = None) -> Message | Malformed:
+    """What `frame` says. Never raises. `unreadable`: the id of the CALLERROR for a frame whose own id cannot be read:
+    "-1" from OCPP 2.0.1 on (part 4 §4.2.3); 1.6 owes none.
+    """
+    found = _parse(frame)
+    if unreadable is not None and isinstance(found, Malformed) and found.answer is None:
+        return Malformed(found.why, error(unreadable, ErrorCode.RPC_FRAMEWORK, found.why))
+    return found
+
+
+def _parse(frame: str | bytes) -> Message | Malformed:
     if len(frame) > MAX_FRAME:
         return Malformed(f"a frame of {len(frame)} characters; {MAX_FRAME} are taken")
     try:
@@ -81,18 +114,22 @@ def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
     if _is_too_deep(message):
         return _owed(frame, ErrorCode.FORMATION, f"nested more than {MAX_DEPTH} levels deep")
     kind = message[0]
-    if kind not in (2, 3, 4) or isinstance(kind, bool):
-        return Malformed("a message type that OCPP 1.6 does not have")
+    if kind not in (2, 3, 4, 5, 6) or isinstance(kind, bool):
+        return Malformed("a message type that OCPP does not have")
     if len(message) < 2 or not _is_id(message[1]):
         return Malformed("no message id")
     if kind == 2:
         return _call(message)
+    if kind == 6:
+        told = _call(message)
+        return Send(told.id, told.action, told.payload) if isinstance(told, Call) else Malformed(told.why)
     if kind == 3:
         payload = message[2] if len(message) > 2 else None
         return CallResult(message[1], payload if isinstance(payload, dict) else {})
     # A CALLERROR that lost its description or details still ends the call that it answers.
     words = [word if isinstance(word, str) else "" for word in [*message[2:4], "", ""]]
-    return CallError(message[1], words[0] or ErrorCode.GENERIC, words[1])
+    made = CallError if kind == 4 else CallResultError
+    return made(message[1], words[0] or ErrorCode.GENERIC, words[1])
 
 
 def call(message_id: Id, action: str, payload: Mapping[str, Any]) -> str:

@@ -1,16 +1,21 @@
 """What people write about chargers: the listener in a site file, the charger, and the profile of what it measures."""
 
+import functools
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+import config
+from drivers.ocpp import verbs as orders
 from drivers.ocpp.codec import DEFAULT_LOCATION, LOCATIONS, MEASURANDS
+from gateway import document
 from gateway import profile as head
 from gateway.document import Mistake, unknown
-from gateway.fields import Secret, Slug, Whole, Written, amount
-from gateway.model import Argument, DeviceId, Point, PointId, Verb
+from gateway.fields import Duration, Secret, Slug, Whole, Written, amount
+from gateway.model import DeviceId, Point, PointId, Verb
 from gateway.profile import DeviceKeys, LinkKeys, ProfilePoint
 from gateway.quantities import QUANTITIES
 
@@ -50,10 +55,14 @@ class Settings(LinkKeys):
     """The certificate's private key, PEM."""
     tags: Secret | None = None
     """The local list: one `idTag[,group][,expiry]` a line."""
-    authorise: Literal["list", "open"] = "list"
-    """Who may charge: only tags of the list, or everybody."""
+    authorise: Literal["list", "open", "platform"] = "list"
+    """Who may charge: only tags of the list, everybody, or whom the platform lets, asked by pseudonym."""
+    authorise_within: Duration = 5.0
+    """How long the platform may take; then its last word on the tag holds for a week, else the list."""
+    concurrent: Literal["allowed", "refused"] = "allowed"
+    """Whether a tag may charge at two connectors at a time."""
     pseudonym: Secret | None = None
-    """The key that turns tags into pseudonyms; left out, the gateway makes one and keeps it."""
+    """The key that turns tags into pseudonyms, former keys in the lines below it; left out, the gateway makes one."""
 
     @field_validator("security", mode="before")
     @classmethod
@@ -84,6 +93,8 @@ class DeviceSettings(DeviceKeys):
     safe_current: Amperes = MIN_AMPS
     phases: Literal["1", "3"] = "3"
     """Of its supply: a charger that takes limits only in watts is told amperes * 230 V * phases."""
+    admit: Literal["accepted", "pending", "rejected"] = "accepted"
+    """What it is told when it boots: `pending` can be set up but not charge, `rejected` is out of service."""
 
     @field_validator("phases", mode="before")
     @classmethod
@@ -110,6 +121,8 @@ class ChargerPoint(ProfilePoint):
     measurand: str | None = None
     location: str | None = None
     """Left out: Outlet; for SoC EV, for Temperature Body."""
+    context: Literal["clock_aligned"] | None = None
+    """A series of its own for values taken at the full quarter of an hour; without it they join the other one."""
 
     @model_validator(mode="after")
     def _is_ocpp(self) -> "ChargerPoint":
@@ -125,9 +138,12 @@ class ChargerPoint(ProfilePoint):
         if self.location is not None and self.location not in LOCATIONS:
             why, fix = unknown(self.location, LOCATIONS)
             raise Mistake("unknown_word", f"location {why}", fix)
-        if self.unit is not None:
+        if self.unit is not None and means is not None:
             why = "the charger says its unit with every value"
             raise Mistake("bad_unit", why, "Leave `unit` out.")
+        if self.measurand.endswith(".Interval") and self.statistic != "sum":
+            why = f"{self.measurand} is the energy of an interval, not a counter"
+            raise Mistake("missing_key", why, "Add `statistic: sum`.")
         if means is not None and means.unit != self.canonical_unit:
             why = f"{self.measurand} is {means.name}, not {self.quantity}"
             raise Mistake("unknown_quantity", why, f"Write `quantity: {means.name}`.")
@@ -149,16 +165,42 @@ class Refusal(Written):
     because: str
 
 
-class Profile(head.Profile):
-    """What a kind of charger measures, per connector."""
+def _usual_points() -> Mapping[str, ChargerPoint]:
+    return _points_of(Path(config.__file__).parent / "profiles" / "ocpp-generic.yaml")
 
-    points: Annotated[Mapping[Slug, ChargerPoint], Field(min_length=1)]
+
+@functools.cache
+def _points_of(file: Path) -> Mapping[str, ChargerPoint]:
+    tree = document.read(file).tree["points"]
+    return {slug: ChargerPoint.model_validate(point) for slug, point in tree.items()}
+
+
+Steps: Any = Annotated[Sequence[Amperes], Field(min_length=1)]
+
+
+class Profile(head.Profile):
+    """What a kind of charger measures, per connector, and where it departs from the specification."""
+
+    points: Annotated[Mapping[Slug, ChargerPoint], Field(min_length=1, default_factory=_usual_points)]
+    """Left out: those of ocpp-generic."""
+    subprotocol: Literal["ocpp1.6"] = "ocpp1.6"
+    """The one it is spoken to in, whatever else it offers."""
+    rate_unit: Literal["A", "W"] | None = None
+    """The only unit of limits that it obeys; left out, it is asked."""
+    steps: Steps | None = None
+    """The only limits that it obeys besides 0; another is rounded down to one of them."""
+    whole_amps: bool = False
+    """It takes no tenths of an ampere."""
+    register_kind: Annotated[Literal["lifetime", "session"] | None, Field(alias="register")] = None
+    """Whether its energy register counts on for ever or from each start; left out, it is found out."""
+    triggers: bool = True
+    """Whether it may be sent a TriggerMessage."""
     examples: Sequence[Example] = ()
     refusals: Sequence[Refusal] = ()
 
 
-Route = tuple[int, str, str | None, str | None]
-"""(connector, measurand or quantity, phase, location): what a value is before it has a point."""
+Route = tuple[int, str, str | None, str | None, str | None]
+"""(connector, measurand or quantity, phase, location, context): what a value is before it has a point."""
 
 
 def _placed(profile: Profile, settings: DeviceSettings) -> Iterator[tuple[int, str, ChargerPoint]]:
@@ -184,24 +226,30 @@ def routes(device_id: DeviceId, profile: Profile, settings: DeviceSettings) -> d
     found: dict[Route, PointId] = {}
     for connector, slug, point in _placed(profile, settings):
         if point.measurand is None:
-            route: Route = (connector, point.quantity, None, None)
+            route: Route = (connector, point.quantity, None, None, None)
         else:
             location = point.location or DEFAULT_LOCATION.get(point.measurand, "Outlet")
-            route = (connector, point.measurand, point.phase, location)
+            route = (connector, point.measurand, point.phase, location, point.context)
         found[route] = f"{device_id}/{slug}"
     return found
 
 
+def routed(
+    where: Mapping[Route, PointId],
+    connector: int,
+    measurand: str,
+    phase: str | None,
+    location: str,
+    context: str | None,
+) -> PointId | None:
+    """The point of a value: the clock-aligned series where there is one, else the one of its measurand."""
+    own = where.get((connector, measurand, phase, location, "clock_aligned")) if context == "clock_aligned" else None
+    return own or where.get((connector, measurand, phase, location, None))
+
+
 def verbs(profile: Profile, settings: DeviceSettings) -> dict[str, Verb]:  # noqa: ARG001 - the same for all drivers
-    """`limit`: amperes per phase that each connector may draw: 0 (pause), or 6 to `max_current`."""
-    limit = Verb(
-        name="limit",
-        arguments={"amps": Argument(unit="A", minimum=0, maximum=settings.max_current)},
-        leasable=True,
-        release={"amps": settings.safe_current},
-        safe_when_lower="amps",
-    )
-    return {"limit": limit}
+    """See `drivers.ocpp.verbs`."""
+    return orders.verbs(settings.connectors, settings.max_current, settings.safe_current)
 
 
 def address(settings: DeviceSettings) -> str | None:

@@ -1,17 +1,24 @@
 """Who may charge, and how a tag leaves the gateway: as a keyed pseudonym, never itself."""
 
+import asyncio
 import base64
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, assert_never
 
 from drivers.ocpp import codec
 from drivers.ocpp.settings import Settings
-from gateway.model import ClockState, Json
-from gateway.ports import Link
+from gateway.errors import CommandError, ConfigError
+from gateway.model import ClockState, Json, Lane
+from gateway.ports import Emit, Link
 
-STATE_KEY = "pseudonym"
+STATE_KEY, CARD = "pseudonym", "card/"
+MOST_CARDS = 2000
+TRUSTED_MS = 7 * 24 * 3600 * 1000
+"""How old the platform's last word on a tag may be when it cannot be asked."""
+Ask: TypeAlias = Callable[[Mapping[str, Json]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +67,136 @@ def authorise(tag: str, entries: Mapping[str, Entry] | None, wall: int | None) -
 
 
 class Pseudonyms:
-    """HMAC-SHA256 of the tag, 20 characters of base32 behind the key's own short name: `k7qd.mzxw6ytboi…`."""
+    """HMAC-SHA256 of the tag, 20 characters of base32 behind the key's own short name: `k7qd.mzxw6ytboi…`.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._name = _letters(hmac.digest(key, b"lampione key name", "sha256"))[:4]
+    The first key makes them. Those after it are former ones: what was written under them is known again, and beside
+    each new pseudonym stands the former one, until the key is taken from the secret.
+    """
+
+    def __init__(self, *keys: bytes) -> None:
+        self._keys = [(_letters(hmac.digest(key, b"lampione key name", "sha256"))[:4], key) for key in keys]
 
     def of(self, tag: str) -> str:
         """The same for the same tag and key; '' for no tag."""
+        return self.all_of(tag)[0]
+
+    def all_of(self, tag: str) -> list[str]:
+        """Under each key, newest first."""
         if not tag:
-            return ""
-        return f"{self._name}.{_letters(hmac.digest(self._key, tag.casefold().encode(), 'sha256'))[:20]}"
+            return [""]
+        content = tag.casefold().encode()
+        return [f"{name}.{_letters(hmac.digest(key, content, 'sha256'))[:20]}" for name, key in self._keys]
 
 
 class Cards:
-    """The local list and the pseudonyms of one link; works whether or not anybody upstream can be reached."""
+    """Who may charge on one link, and the pseudonyms; works whether or not anybody upstream can be reached."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, keep: Callable[[Mapping[str, Json]], Awaitable[None]]) -> None:
+        """`keep` makes state durable in the billing lane, where the key of the pseudonyms lives."""
         assert isinstance(link.settings, Settings)
-        self._link, self._settings = link, link.settings
+        self._link, self._settings, self._keep = link, link.settings, keep
         self._lines, self._entries = "", dict[str, Entry]()
         self._unsaved: dict[str, Json] = {}
+        self._asked: dict[str, asyncio.Event] = {}
         if self._settings.pseudonym:
-            key = link.secret("pseudonym")
+            keys = [line.strip() for line in link.secret("pseudonym").splitlines() if line.strip()]
+            if not keys:
+                raise ConfigError(f"The pseudonym key of `{link.name}` is empty. Store one.")
         else:
             kept = link.state.get(STATE_KEY)
-            key = kept if isinstance(kept, str) else secrets.token_hex(32)
-            self._unsaved = {} if key == kept else {STATE_KEY: key}
-        self.pseudonym = Pseudonyms(key.encode()).of
+            keys = [kept if isinstance(kept, str) else secrets.token_hex(32)]
+            self._unsaved = {} if keys[0] == kept else {STATE_KEY: keys[0]}
+        self._pseudonyms = Pseudonyms(*(key.encode() for key in keys))
+        self.pseudonym, self.pseudonyms = self._pseudonyms.of, self._pseudonyms.all_of
 
-    def authorise(self, tag: str) -> dict[str, Json]:
-        """The `idTagInfo` for a tag. The list is read anew each time: it may have been changed. ConfigError: it
-        is named in the site file, but not stored.
-        """
-        clock = self._link.clock
-        wall = None if clock.state() is ClockState.UNSYNCED else clock.wall()
-        if self._settings.authorise == "open":
-            return authorise(tag, None, wall)
+    def named(self, tag: str) -> dict[str, Json]:
+        """How a record names a tag: `tag`, and while a former key is kept, `tag_was`."""
+        name, *former = self.pseudonyms(tag)
+        return {"tag": name, "tag_was": former[0]} if former else {"tag": name}
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The local list, read anew when it has changed. ConfigError: it is named in the site file, but not stored."""
         lines = self._link.secret("tags") if self._settings.tags else ""
         if lines != self._lines:
             self._lines, self._entries = lines, parse(lines)
-        return authorise(tag, self._entries, wall)
+        return self._entries
+
+    def listed(self, tag: str, wall: int | None) -> dict[str, Json]:
+        """The `idTagInfo` of a tag by the local list alone. ConfigError as `entries`."""
+        return authorise(tag, self.entries, wall)
+
+    async def authorise(self, tag: str, ask: Ask | None) -> dict[str, Json]:
+        """The `idTagInfo` for a tag. `ask` puts the question to the platform; None: it is history, nobody is asked.
+        ConfigError as `entries`.
+        """
+        clock = self._link.clock
+        wall = None if clock.state() is ClockState.UNSYNCED else clock.wall()
+        match self._settings.authorise:
+            case "open":
+                return authorise(tag, None, wall)
+            case "list":
+                return self.listed(tag, wall)
+            case "platform":
+                return await self._by_platform(tag, ask, wall)
+            case _ as never:
+                assert_never(never)
+
+    async def _by_platform(self, tag: str, ask: Ask | None, wall: int | None) -> dict[str, Json]:
+        """What the platform says in time; else what it said last, within a week; else the local list."""
+        if not tag:
+            return {"status": "Invalid"}
+        if ask:
+            await self._put(tag, ask)
+        for name in self.pseudonyms(tag):
+            told = self._link.state.get(CARD + name)
+            if isinstance(told, Sequence):
+                status, expires, group, at = told
+                if wall is None or (isinstance(at, int) and wall - at < TRUSTED_MS):
+                    entry = Entry(str(group) if group else None, expires if isinstance(expires, int) else None)
+                    return authorise(tag, {tag.casefold(): entry}, wall) | (
+                        {} if status == "Accepted" else {"status": status}
+                    )
+        return self.listed(tag, wall)
+
+    async def _put(self, tag: str, ask: Ask) -> None:
+        name = self.pseudonym(tag)
+        told = self._asked.setdefault(name, asyncio.Event())
+        try:
+            async with asyncio.timeout(self._settings.authorise_within):
+                if unsaved := self.unsaved():
+                    await self._keep(unsaved)
+                await ask({**self.named(tag), "within_ms": round(self._settings.authorise_within * 1000)})
+                await told.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._asked.get(name) is told:
+                del self._asked[name]
+
+    async def told(self, emit: Emit, name: str, status: str, expires: str | None, group: str | None) -> None:
+        """The platform's word on the tag with this pseudonym, asked for or not. CommandError: `expires` is no time."""
+        ends = codec.moment(expires, codec.Remarks()) if expires else None
+        if expires and ends is None:
+            raise CommandError("bad_argument", f"`{expires}` is no time like 2026-12-31T00:00:00Z.")
+        state = self._link.state
+        cards = [key for key in state.keys() if key.startswith(CARD)]  # noqa: SIM118 - a State is not a mapping
+        if len(cards) >= MOST_CARDS:
+            cards.sort(key=lambda key: _age(state.get(key)))
+        dropped: dict[str, Json] = dict.fromkeys(cards[: max(0, len(cards) - MOST_CARDS + 1)])
+        entry: Json = [status, ends, group, self._link.clock.wall()]
+        await emit([], lane=Lane.EVENT, state={**dropped, CARD + name: entry})
+        if waiting := self._asked.pop(name, None):
+            waiting.set()
 
     def unsaved(self) -> dict[str, Json]:
         """State to commit with the first record that carries a pseudonym: the key that was made for it."""
         return self._unsaved if self._link.state.get(STATE_KEY) is None else {}
+
+
+def _age(card: Json) -> int:
+    at = card[3] if isinstance(card, Sequence) else 0
+    return at if isinstance(at, int) else 0
 
 
 def _letters(digest: bytes) -> str:

@@ -8,7 +8,7 @@ Start is known again by its content, for chargers repeat it under a new message 
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -38,12 +38,14 @@ class Transaction:
     began: str
     """The time stamp of StartTransaction as the charger wrote it."""
     is_open: bool = True
+    has_no_baseline: bool = False
+    """Its register cannot have stood at `meter_start`."""
 
-    def is_start_of(self, other: "Transaction") -> bool:
-        """Whether `other` would be this one again. Without a time stamp only while it is open."""
-        mine = (self.connector, self.tag, self.meter_start, self.began)
-        theirs = (other.connector, other.tag, other.meter_start, other.began)
-        return mine == theirs and (self.is_open or bool(self.began))
+    def is_start_of(self, other: "Transaction", tags: Collection[str]) -> bool:
+        """Whether `other` would be this one again, whose tag is one of `tags`. Without a time stamp only while open."""
+        mine = (self.connector, self.meter_start, self.began)
+        theirs = (other.connector, other.meter_start, other.began)
+        return mine == theirs and self.tag in tags and (self.is_open or bool(self.began))
 
 
 class Ids:
@@ -66,41 +68,85 @@ class Ledger:
     """The transactions of one charger, read from and planned for the link's durable state."""
 
     def __init__(self, device: str, state: State) -> None:
-        self._all, self._last = f"transactions/{device}", f"last/{device}"
+        self._all, self._last, self._strays = f"transactions/{device}", f"last/{device}", f"strays/{device}"
+        self._session = f"session/{device}/"
         self._state = state
+        self._read: tuple[Json, list[Transaction]] = (None, [])
 
     def known(self) -> list[Transaction]:
-        """Oldest first."""
+        """Oldest first. Not to be changed."""
         rows = self._state.get(self._all)
-        return [Transaction(*row) for row in rows] if isinstance(rows, Sequence) else []  # type: ignore[misc]
+        if rows is not self._read[0]:
+            made = [Transaction(*row) for row in rows] if isinstance(rows, Sequence) else []  # type: ignore[misc]
+            self._read = (rows, made)
+        return self._read[1]
 
     def by_id(self, transaction_id: int | None) -> Transaction | None:
         return next((one for one in self.known() if one.id == transaction_id), None)
 
-    def begun_as(self, start: Transaction) -> Transaction | None:
-        """The transaction that this start has begun already."""
-        return next((one for one in self.known() if one.is_start_of(start)), None)
+    def begun_as(self, start: Transaction, tags: Collection[str]) -> Transaction | None:
+        """The transaction that this start, with a tag of these pseudonyms, has begun already."""
+        return next((one for one in self.known() if one.is_start_of(start, tags)), None)
+
+    def unnamed(self, connector: int | None, tags: Collection[str]) -> Transaction | None:
+        """The open transaction whose id the charger never learnt, if there is exactly one that it can be: its
+        messages come with -1 then (errata v4 §3.18). None for `connector` and no `tags`: any.
+        """
+        found = [
+            one
+            for one in self.known()
+            if one.is_open and connector in (None, one.connector) and (not tags or one.tag in tags)
+            if not self.is_named(one)
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def is_named(self, transaction: Transaction) -> bool:
+        stored = self.progress(transaction)
+        return isinstance(stored, Sequence) and bool(stored[1])
+
+    def progress(self, transaction: Transaction) -> Json:
+        """As committed with `note`."""
+        return self._state.get(self._session + str(transaction.id))
 
     def is_repeated(self, digest: str) -> bool:
         """Whether the last transaction message was this very one."""
         return self._state.get(self._last) == digest
 
-    def begin(self, transaction: Transaction, digest: str) -> dict[str, Json]:
-        return {self._last: digest, self._all: _bounded([*self.known(), transaction])}
+    def is_stray(self, digest: str) -> bool:
+        """Whether this stop of no known transaction has come before."""
+        return digest in self._seen()
+
+    def begin(self, transaction: Transaction, digest: str) -> tuple[dict[str, Json], list[Transaction]]:
+        """(state, open transactions that are forgotten for it: a charger that never stops any has no room)."""
+        kept, forgotten = _bounded([*self.known(), transaction])
+        state: dict[str, Json] = {self._last: digest, self._all: kept}
+        return state | {self._session + str(one.id): None for one in forgotten}, forgotten
 
     def end(self, transaction: Transaction, digest: str) -> dict[str, Json]:
         known = [replace(one, is_open=False) if one.id == transaction.id else one for one in self.known()]
-        return {self._last: digest, self._all: _bounded(known)}
+        kept, _ = _bounded(known)
+        return {self._last: digest, self._all: kept, self._session + str(transaction.id): None}
 
-    def note(self, digest: str) -> dict[str, Json]:
+    def note(self, digest: str, transaction: Transaction | None = None, progress: Json = None) -> dict[str, Json]:
         """The state of a message that neither begins nor ends a known transaction."""
-        return {self._last: digest}
+        state: dict[str, Json] = {self._last: digest}
+        return state | {self._session + str(transaction.id): progress} if transaction else state
+
+    def stray(self, digest: str) -> dict[str, Json]:
+        """The state of a stop of no known transaction."""
+        return {self._last: digest, self._strays: [*self._seen(), digest][-REMEMBERED:]}
+
+    def _seen(self) -> Sequence[Json]:
+        seen = self._state.get(self._strays)
+        return seen if isinstance(seen, Sequence) else ()
 
 
-def _bounded(transactions: list[Transaction]) -> list[Json]:
-    forgotten = {one.id for one in [one for one in transactions if not one.is_open][:-REMEMBERED]}
-    forgotten |= {one.id for one in [one for one in transactions if one.is_open][:-MOST_OPEN]}
-    return [list(astuple(one)) for one in transactions if one.id not in forgotten]
+def _bounded(transactions: list[Transaction]) -> tuple[list[Json], list[Transaction]]:
+    """(rows, open transactions left out)."""
+    ended = [one for one in transactions if not one.is_open][:-REMEMBERED]
+    still_open = [one for one in transactions if one.is_open][:-MOST_OPEN]
+    forgotten = {one.id for one in [*ended, *still_open]}
+    return [list(astuple(one)) for one in transactions if one.id not in forgotten], still_open
 
 
 def digest(action: str, payload: Mapping[str, Any]) -> str:

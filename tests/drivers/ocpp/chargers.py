@@ -113,6 +113,11 @@ class Charger:
         assert isinstance(content, dict)
         return content
 
+    async def listen(self) -> None:
+        """Be there, and answer nothing."""
+        while not self.socket.closed:
+            await self.socket.receive()
+
     async def closed(self) -> int | None:
         """Wait until the gateway has closed it; the close code."""
         async with asyncio.timeout(5):

@@ -258,7 +258,7 @@ def test_a_silent_charger_is_given_up_and_a_quiet_one_is_kept() -> None:
         async with gateway(recorder, devices=devices) as running, aiohttp.ClientSession() as session:
             await connect(session, running)  # reads nothing, so its pings stay unanswered
             quiet = await connect(session, running, "/cp-2", user="cp-2", key=SECRETS["cp-2/evse.key"])
-            pongs = asyncio.create_task(quiet.socket.receive())
+            pongs = asyncio.create_task(quiet.listen())
             await asyncio.sleep(1800)
             assert [event.on for event in of(recorder, "device_down")] == ["cp-1/evse"]
             pongs.cancel()

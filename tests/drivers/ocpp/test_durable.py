@@ -27,10 +27,12 @@ async def on_disk(folder: Path) -> AsyncIterator[Gateway]:
     await buffer.open()
     committing = asyncio.create_task(buffer.run())
     state, settings, devices = buffer.state("link/cs/"), make_settings(), [make_device()]
+    buffer.know(list(devices[0].points.values()))
     bound = asyncio.get_running_loop().create_future()
     link = replace(make_link(settings, devices, Recorder(), secrets=SECRETS), state=state, bound=bound.set_result)
-    running = asyncio.create_task(Driver(link).run(state.emit))
-    gateway = Gateway(Driver(link), await bound, settings, devices, [])
+    driver = Driver(link)
+    running = asyncio.create_task(driver.run(state.emit))
+    gateway = Gateway(driver, await bound, settings, devices, [])
     try:
         yield gateway
     finally:

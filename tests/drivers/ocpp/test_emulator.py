@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def ended(recorder: Recorder) -> list[str]:
-    return [str(event.more["transaction"]) for event in recorder.events if event.kind == "transaction_end"]
+    return [str(event.more["transaction"]) for event in recorder.events if event.kind == "session"]
 
 
 async def test_every_value_that_was_answered_is_a_reading() -> None:
@@ -59,7 +59,7 @@ async def test_what_happens_while_the_gateway_is_away_is_told_afterwards_and_onc
     begun = [event.more["transaction"] for event in of(recorder, "transaction_begin")]
     assert len(set(begun)) == len(begun) >= 3
     assert set(emulator.confirmed) <= set(begun)
-    ends = [event.more["transaction"] for event in of(recorder, "transaction_end")]
+    ends = [event.more["transaction"] for event in of(recorder, "session")]
     assert len(set(ends)) == len(ends)
     assert set(ends) <= set(begun)
     tagged = [(one.point, one.transaction, one.device_time) for one in recorder.readings if one.transaction]

@@ -86,7 +86,7 @@ async def test_a_foreign_charger_boots_charges_and_is_limited(
         listening.cancel()
         await asyncio.wait([listening])
     kinds = [event.kind for event in recorder.events]
-    assert kinds[:4] == ["device_up", "charger_booted", "transaction_begin", "transaction_end"]
-    (end,) = [event for event in recorder.events if event.kind == "transaction_end"]
+    assert kinds[:4] == ["device_up", "charger_booted", "transaction_begin", "session"]
+    (end,) = [event for event in recorder.events if event.kind == "session"]
     assert end.more["energy"] == 50
     assert "nonconforming" not in kinds

@@ -15,7 +15,7 @@ from drivers.ocpp.schedules import Profiles
 from gateway.errors import CommandError
 from gateway.model import CommandState, Verb
 from gateway.testing import Recorder
-from tests.drivers.ocpp.chargers import Gateway, connect, gateway, limit, make_device
+from tests.drivers.ocpp.chargers import GENERIC, Gateway, connect, gateway, limit, make_device
 from tests.drivers.ocpp.emulated import emulated
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def test_whatever_is_asked_what_is_sent_fits_the_schema(amps: float, lease_s: in
             return {"status": "Accepted"}
 
     class Asked:
-        device, settings = make_device(), make_device().settings
+        device, settings, profile = make_device(), make_device().settings, GENERIC
 
     exact = limits._asked(Asked(), limit(amps))  # type: ignore[arg-type]
     assert amps - 0.1001 < exact <= amps + 1e-6

@@ -59,8 +59,9 @@ def test_a_bad_call_with_a_readable_id_is_answered(frame: str | bytes, code: str
     "frame",
     [
         "", " ", "null", "{}", "[]", "[2]", "17", '"x"', "[2,null,\"Heartbeat\",{}]", '[2,"","Heartbeat",{}]',
-        '[2,["1"],"Heartbeat",{}]', '[true,"1","Heartbeat",{}]', '[1,"1","Heartbeat",{}]', '[5,"1","X","Y",{}]',
-        '[6,"1","X",{}]', '["2","1","Heartbeat",{}]', "[" * 200_000, "9" * 5000, '[2,"1', '[3,"1",{', "\x00",
+        '[2,["1"],"Heartbeat",{}]', '[true,"1","Heartbeat",{}]', '[1,"1","Heartbeat",{}]', '[7,"1","X","Y",{}]',
+        '[6,"1","X",[]]', '[6,"1",5,{}]', '[6,"1"]', '[5]',
+        '["2","1","Heartbeat",{}]', "[" * 200_000, "9" * 5000, '[2,"1', '[3,"1",{', "\x00",
         '[2,"' + "x" * 300 + '","Heartbeat",{}]', '[2,"1","Heartbeat",{}]'.ljust(rpc.MAX_FRAME + 1),
     ],
 )  # fmt: skip
@@ -69,6 +70,20 @@ def test_what_nobody_waits_for_is_dropped(frame: str) -> None:
     assert isinstance(parsed, Malformed)
     assert parsed.answer is None
     assert parsed.why
+
+
+def test_later_message_types_are_read_and_a_later_version_is_answered_also_without_an_id() -> None:
+    assert rpc.parse('[5,"1","FormationViolation","no","x"]') == rpc.CallResultError("1", "FormationViolation", "no")
+    assert rpc.parse('[6,"1","NotifyPeriodicEventStream",{"id":1}]') == rpc.Send(
+        "1", "NotifyPeriodicEventStream", {"id": 1}
+    )
+    nameless = rpc.parse("[2,", unreadable="-1")
+    assert isinstance(nameless, Malformed)
+    assert nameless.answer is not None
+    assert orjson.loads(nameless.answer)[:3] == [4, "-1", "RpcFrameworkError"]
+    named = rpc.parse('[2,"7","X"]', unreadable="-1")
+    assert isinstance(named, Malformed)
+    assert orjson.loads(named.answer or "")[1] == "7"
 
 
 def test_what_is_only_untidy_is_taken() -> None:

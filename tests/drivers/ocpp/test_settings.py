@@ -84,8 +84,8 @@ def test_every_connector_has_its_points() -> None:
     assert len(device.points) == 2 * len(GENERIC.points) - 1
     assert isinstance(device.settings, ocpp.DeviceSettings)
     where = routes(device.id, GENERIC, device.settings)
-    assert where[2, "Voltage", "L1", "Outlet"] == "cp-1/evse/voltage_l1-2"
-    assert where[1, "SoC", None, "EV"] == "cp-1/evse/state_of_charge"
+    assert where[2, "Voltage", "L1", "Outlet", None] == "cp-1/evse/voltage_l1-2"
+    assert where[1, "SoC", None, "EV", None] == "cp-1/evse/state_of_charge"
     assert {point.rpartition("/")[2] for point in where.values()} == set(device.points)
 
 

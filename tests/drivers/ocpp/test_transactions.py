@@ -54,15 +54,18 @@ async def test_a_charge_is_one_record_of_its_begin_and_one_of_its_end(session: a
         ]
         ended = await charger.ask("StopTransaction", {**STOP, "transactionId": number, "transactionData": last})
         assert ended == {"idTagInfo": {"status": "Accepted", "parentIdTag": "family"}}
-    (begin,), (end,) = of(recorder, "transaction_begin"), of(recorder, "transaction_end")
+    (begin,), (end,) = of(recorder, "transaction_begin"), of(recorder, "session")
     tag = begin.more["tag"]
     assert begin.more == {
         "transaction": str(number), "connector": 1, "tag": tag, "meter_start": 1000, "authorised": "Accepted",
     }  # fmt: skip
     assert end.more == {
         "transaction": str(number), "connector": 1, "tag": tag, "meter_start": 1000, "meter_stop": 8500, "energy": 7500,
-        "reason": "EVDisconnected",
+        "begin": 1_795_341_600_000, "end": 1_795_345_200_000, "reason": "EVDisconnected", "readings": 2,
+        "gaps": [[1_795_341_900_000, 1_795_345_200_000]],
+        "gaps_unlisted": 0, "register": "unknown", "doubts": [],
     }  # fmt: skip
+    assert end.say == "cp-1/evse has ended charging: 7.500 kWh."
     assert (begin.device_time, end.device_time) == (1_795_341_600_000, 1_795_345_200_000)
     assert [(one.value, one.context, one.transaction) for one in energy(recorder)] == [
         (2000, None, str(number)),
@@ -138,7 +141,7 @@ async def test_a_start_that_comes_again_is_the_same_transaction(session: aiohttp
     numbers = [event.more["transaction"] for event in of(recorder, "transaction_begin")]
     assert numbers == [str(one["transactionId"]) for one in (first, other, third)]
     assert numbers == [str(first["transactionId"] + step) for step in range(3)]
-    assert len(of(recorder, "transaction_end")) == 1
+    assert len(of(recorder, "session")) == 1
     assert len(energy(recorder)) == 1
     tags = {event.more["tag"] for event in of(recorder, "transaction_begin")}
     assert len(tags) == 1  # the key of the pseudonyms is kept too
@@ -184,7 +187,7 @@ async def test_ids_that_we_never_gave_are_acknowledged_and_kept(session: aiohttp
         charger = await connect(session, running)
         assert await charger.ask("StopTransaction", {"transactionId": number, "meterStop": 5, "timestamp": "x"}) == {}
         assert await charger.ask("MeterValues", meter(number)) == {}
-    (end,) = of(recorder, "transaction_end")
+    (end,) = of(recorder, "session")
     name = "unknown" if number in (None, "x") else str(number)
     assert (end.more["transaction"], end.more["energy"], end.more["meter_stop"]) == (name, None, 5)
     assert [one.transaction for one in energy(recorder)] == [None if number is None else name]
@@ -224,15 +227,15 @@ def started(number: int, **other: Any) -> Transaction:
 def test_the_state_is_bounded_and_keeps_what_is_open() -> None:
     recorder = Recorder()
     ledger = Ledger("cp-1/evse", recorder)
-    recorder.committed |= ledger.begin(started(1), "d1")
+    recorder.committed |= ledger.begin(started(1), "d1")[0]
     for number in range(2, 200):
-        recorder.committed |= ledger.begin(started(number), f"d{number}")
+        recorder.committed |= ledger.begin(started(number), f"d{number}")[0]
         recorder.committed |= ledger.end(started(number), f"e{number}")
     assert ledger.by_id(1) == started(1)
     assert ledger.is_repeated("e199")
     assert len(ledger.known()) == REMEMBERED + 1
     for number in range(200, 400):
-        recorder.committed |= ledger.begin(started(number), f"d{number}")
+        recorder.committed |= ledger.begin(started(number), f"d{number}")[0]
     assert len(ledger.known()) == REMEMBERED + MOST_OPEN
 
 

@@ -1,0 +1,188 @@
+"""The transactions of one charger: on disk before it is answered, and once, however often it tells them.
+
+A charger that was away tells everything again, under new message ids; one that never learnt its transaction's id says
+-1. Whatever it says of a transaction is acknowledged, for else it says it for ever (errata v4 §3.18, §3.54).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from drivers.ocpp import codec, sessions
+from drivers.ocpp.billing import Billing
+from drivers.ocpp.codec import Remarks
+from drivers.ocpp.meter import Meter
+from drivers.ocpp.sessions import Progress, Register, RegisterKind
+from drivers.ocpp.settings import DeviceSettings, Profile
+from drivers.ocpp.tags import Cards
+from drivers.ocpp.transactions import Ids, Ledger, Transaction, digest
+from gateway.model import Device, Event, Json, Reading
+from gateway.ports import Clock, State
+
+FORGOTTEN_MS = 2 * 24 * 3600 * 1000
+"""A transaction that began longer ago keeps no tag from charging elsewhere: its stop was lost."""
+
+
+class Allow(Protocol):
+    """Who may charge: the `idTagInfo` for a tag; `is_live` False: it is history, and nobody is asked."""
+
+    async def __call__(self, tag: str, *, is_live: bool) -> dict[str, Json]: ...
+
+
+class Charging:
+    """The transactions of one charger. StorageError from any of its answers: nothing of the message was kept."""
+
+    def __init__(
+        self,
+        device: Device,
+        state: State,
+        clock: Clock,
+        *,
+        meter: Meter,
+        ids: Ids,
+        cards: Cards,
+        billing: Billing,
+        allow: Allow,
+        elsewhere: Callable[[], Iterable[Transaction]] = tuple,
+    ) -> None:
+        assert isinstance(device.settings, DeviceSettings)
+        assert isinstance(device.profile, Profile)
+        self._device, self._state, self._clock = device, state, clock
+        self._connectors, self._kind = device.settings.connectors, device.profile.register_kind
+        self._meter, self._ids, self._cards, self._billing = meter, ids, cards, billing
+        self._allow, self._elsewhere = allow, elsewhere
+        self._ledger = Ledger(device.id, state)
+        # A second socket of the same charger must see what the first one's message has committed.
+        self._one_at_a_time = asyncio.Lock()
+
+    def open(self) -> list[Transaction]:
+        return [one for one in self._ledger.known() if one.is_open]
+
+    async def start(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
+        """StartTransaction.conf. The charge is recorded whoever began it: the current has flowed."""
+        connector = codec.whole(payload, "connectorId", remarks) or 0
+        tag = codec.tag(payload, remarks)
+        meter = codec.number(payload, "meterStart", remarks)
+        time = codec.moment(payload.get("timestamp"), remarks)
+        names = self._cards.pseudonyms(tag)
+        written = str(payload.get("timestamp") or "")[:64]
+        start = Transaction(0, connector, names[0], meter, written)
+        told = await self._allow(tag, is_live=not self._meter.age(time))
+        async with self._one_at_a_time:
+            if known := self._ledger.begun_as(start, names):
+                return {"transactionId": known.id, "idTagInfo": told}
+            if told["status"] == "Accepted" and self._is_elsewhere(names):
+                told = {**told, "status": "ConcurrentTx"}
+            register, kind = self._register(connector)
+            number, state = self._ids.take()
+            begun = replace(start, id=number, has_no_baseline=sessions.is_no_baseline(meter, register, kind))
+            more: dict[str, Json] = {
+                "transaction": str(number),
+                "connector": connector,
+                **self._cards.named(tag),
+                "meter_start": meter,
+                "authorised": told["status"],
+            }
+            event = self._event("transaction_begin", f"{self._device.id} has begun to charge.", more, time)
+            changed, forgotten = self._ledger.begin(begun, digest("StartTransaction", payload))
+            state |= changed | self._cards.unsaved() | {_key(self._device, connector): register.begun(meter).stored()}
+            await self._billing.keep([event, *map(self._never_ended, forgotten)], state)
+        return {"transactionId": number, "idTagInfo": told}
+
+    async def measure(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
+        """MeterValues.conf, for values that belong to a transaction."""
+        connector = codec.whole(payload, "connectorId", remarks) or 0
+        number = codec.whole(payload, "transactionId", remarks)
+        mark = digest("MeterValues", payload)
+        async with self._one_at_a_time:
+            if self._ledger.is_repeated(mark):
+                return {}
+            begun, name = self._meant(number, connector, ())
+            readings, samples = self._meter.read(connector, payload.get("meterValue"), name, remarks)
+            if begun and begun.is_open:
+                began = codec.moment(begun.began, Remarks())
+                progress = Progress.of(self._ledger.progress(begun))
+                progress = progress.noted(samples, len(readings), began, is_named=begun.id == number)
+                state = self._ledger.note(mark, begun, progress.stored())
+            else:
+                state = self._ledger.note(mark)
+            await self._billing.keep(readings, state)
+        return {}
+
+    async def stop(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
+        """StopTransaction.conf. One `session` record, with the last readings and the state in one commit."""
+        number = codec.whole(payload, "transactionId", remarks)
+        stopper = codec.optional(payload, "idTag")
+        time = codec.moment(payload.get("timestamp"), remarks)
+        answer: dict[str, Json] = {}
+        if stopper:
+            answer["idTagInfo"] = await self._allow(stopper, is_live=not self._meter.age(time))
+        mark = digest("StopTransaction", payload)
+        async with self._one_at_a_time:
+            begun, name = self._meant(number, None, self._cards.pseudonyms(stopper) if stopper else ())
+            if self._ledger.is_repeated(mark) or (not begun.is_open if begun else self._ledger.is_stray(mark)):
+                return answer
+            meter = codec.number(payload, "meterStop", remarks)
+            connector = begun.connector if begun else (1 if self._connectors == 1 else 0)
+            began = codec.moment(begun.began, Remarks()) if begun else None
+            readings: list[Reading] = []
+            progress = Progress.of(self._ledger.progress(begun)) if begun else Progress()
+            if payload.get("transactionData"):
+                readings, samples = self._meter.read(connector, payload["transactionData"], name, remarks)
+                progress = progress.noted(samples, len(readings), began, is_named=False)
+            register, kind = self._register(connector)
+            more = sessions.record(
+                name, begun, progress.ended(time), kind, begin=began, end=time, stop=meter,
+                reason=codec.optional(payload, "reason", 50) or "Local",
+                tags={"tag": begun.tag} if begun else self._cards.named(stopper or ""),
+            )  # fmt: skip
+            event = self._event("session", _told(self._device.id, more), more, time)
+            state = self._ledger.end(begun, mark) if begun else self._ledger.stray(mark)
+            if begun and meter is not None:
+                state[_key(self._device, connector)] = replace(register, stop=meter).stored()
+            await self._billing.keep([*readings, event], state | self._cards.unsaved())
+        return answer
+
+    def _meant(self, number: int | None, connector: int | None, tags: Iterable[str]) -> tuple[Transaction | None, str]:
+        """(the transaction, how records name it)."""
+        if begun := self._ledger.by_id(number):
+            return begun, str(begun.id)
+        if (number is None or number <= 0) and (begun := self._ledger.unnamed(connector, tuple(tags))):
+            return begun, str(begun.id)
+        return None, "unknown" if number is None else str(number)
+
+    def _register(self, connector: int) -> tuple[Register, RegisterKind]:
+        register = Register.of(self._state.get(_key(self._device, connector)))
+        return register, self._kind or register.kind
+
+    def _is_elsewhere(self, tags: Iterable[str]) -> bool:
+        """Whether the tag has an open transaction at another connector."""
+        now, names = self._clock.wall(), set(tags) - {""}
+        return any(
+            one.tag in names and now - (codec.moment(one.began, Remarks()) or 0) < FORGOTTEN_MS
+            for one in self._elsewhere()
+        )
+
+    def _never_ended(self, begun: Transaction) -> Event:
+        """The record of a charge whose stop never came, when there is no more room to wait for it."""
+        progress = Progress.of(self._ledger.progress(begun))
+        began, kind = codec.moment(begun.began, Remarks()), self._register(begun.connector)[1]
+        more = sessions.record(
+            str(begun.id), begun, progress, kind, begin=began, end=progress.last, stop=progress.register,
+            reason="NeverEnded", tags={"tag": begun.tag},
+        )  # fmt: skip
+        return self._event("session", _told(self._device.id, more), more, progress.last)
+
+    def _event(self, kind: str, say: str, more: Mapping[str, Json], time: int | None) -> Event:
+        return Event(kind, self._device.id, self._clock.boot(), say, more, time)
+
+
+def _key(device: Device, connector: int) -> str:
+    return f"register/{device.id}/{connector}"
+
+
+def _told(device: str, more: Mapping[str, Json]) -> str:
+    wh = more["energy"]
+    charged = f"{wh / 1000:.3f} kWh" if isinstance(wh, int | float) else "an unknown amount"
+    return f"{device} has ended charging: {charged}."

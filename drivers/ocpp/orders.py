@@ -1,0 +1,189 @@
+"""Commands as OCPP calls: what is sent for each verb, which answers are a success, and what is told back.
+
+A reset, an unlock or a start is done when the charger accepts it; what follows comes as records of its own
+(`transaction_begin`, statuses). Everything sent is checked against the specification's schemas first.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drivers.ocpp import codec, limits, outgoing
+from drivers.ocpp.charger import Charger
+from drivers.ocpp.codec import Remarks
+from drivers.ocpp.connection import Connection, GoneError, RefusedError
+from drivers.ocpp.tags import Cards
+from drivers.ocpp.trace import HIDDEN, is_secret, shown
+from gateway.errors import CommandError, ConfigError
+from gateway.model import ClockState, Command, CommandState, Json, Reply
+from gateway.ports import Clock, Emit
+
+_SIMPLE = {
+    "start": ("RemoteStartTransaction", {"tag": "idTag", "connector": "connectorId"}),
+    "stop": ("RemoteStopTransaction", {"transaction": "transactionId"}),
+    "unlock": ("UnlockConnector", {"connector": "connectorId"}),
+    "reset": ("Reset", {"kind": "type"}),
+    "availability": ("ChangeAvailability", {"connector": "connectorId", "kind": "type"}),
+    "trigger": ("TriggerMessage", {"message": "requestedMessage", "connector": "connectorId"}),
+    "change_configuration": ("ChangeConfiguration", {"key": "key", "value": "value"}),
+    "data_transfer": ("DataTransfer", {"vendor": "vendorId", "message": "messageId", "content": "data"}),
+    "cancel_reservation": ("CancelReservation", {"reservation": "reservationId"}),
+    "clear_cache": ("ClearCache", {}),
+}
+_RESERVE = {"reservation": "reservationId", "connector": "connectorId", "tag": "idTag"}
+_WHOLE = ("connectorId", "transactionId", "reservationId")
+_DONE = ("Accepted", "Scheduled", "Unlocked", "RebootRequired")
+_CHARGES = ("start", "stop")
+LIST_CHUNK = 50
+"""Entries of a local list in one message, where the charger does not say how many it takes."""
+_LIST_KEY = "SendLocalListMaxLength"
+
+
+async def execute(charger: Charger, command: Command, cards: Cards, emit: Emit, clock: Clock) -> Reply:
+    """CommandError: the charger is away, refuses, or does not know the command."""
+    match command.do:
+        case "limit":
+            return await limits.execute(charger, command, clock)
+        case "clear_limit":
+            return await limits.clear(charger, command, clock)
+        case "authorise":
+            return await _authorise(command, cards, emit, clock)
+        case "frames":
+            return _frames(charger, command, cards, clock)
+    connection = charger.connection
+    if connection is None:
+        raise CommandError("not_connected", f"{charger.device.id} is not connected; nothing was done.")
+    if command.do in _CHARGES and charger.settings.admit != "accepted":
+        raise CommandError("not_admitted", f"{charger.device.id} is {charger.settings.admit}: it may not charge.")
+    await outgoing.load()
+    try:
+        now = await _carry_out(charger, connection, command, cards, clock)
+    except GoneError as error:
+        raise CommandError("no_answer", f"{charger.device.id}: {error}.") from None
+    except RefusedError as error:
+        raise CommandError("refused", f"{charger.device.id} answers {error}.") from None
+    return Reply(command.id, CommandState.SUCCEEDED, clock.boot(), now=now)
+
+
+async def _carry_out(
+    charger: Charger, connection: Connection, command: Command, cards: Cards, clock: Clock
+) -> dict[str, Json]:
+    match command.do:
+        case "get_configuration":
+            return await _configuration(connection, command)
+        case "local_list_version":
+            answer = await _call(connection, "GetLocalListVersion", {})
+            return {"version": codec.whole(answer, "listVersion", Remarks())}
+        case "send_local_list":
+            return await _send_list(charger, connection, cards, clock)
+        case "reserve":
+            payload = _payload(command.args, _RESERVE)
+            until = codec.moment(command.args["until"], Remarks())
+            if until is None:
+                raise CommandError("bad_argument", "until is a time like 2026-12-31T00:00:00Z.")
+            return await _ask(charger, connection, "ReserveNow", {**payload, "expiryDate": codec.iso(until)})
+        case verb if verb in _SIMPLE:
+            action, names = _SIMPLE[verb]
+            if verb == "change_configuration" and is_secret(str(command.args["key"])):
+                say = "Keys are not set by commands, which are kept; set it in the charger and in the site file."
+                raise CommandError("not_allowed", say)
+            return await _ask(charger, connection, action, _payload(command.args, names))
+    raise CommandError("unknown_verb", f"{charger.device.id} does not know {command.do}.")
+
+
+def _payload(args: Mapping[str, Json], names: Mapping[str, str]) -> dict[str, Any]:
+    """In OCPP's words. CommandError: a number that must be whole is not."""
+    payload: dict[str, Any] = {}
+    for name, key in names.items():
+        value = args.get(name)
+        if value is None:
+            continue
+        if key in _WHOLE:
+            if not isinstance(value, int | float) or value != int(value):
+                raise CommandError("bad_argument", f"{name} is a whole number; {value} was asked.")
+            value = int(value)
+        payload[key] = value
+    return payload
+
+
+async def _call(connection: Connection, action: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    outgoing.check(action, payload)
+    return await connection.call(action, payload)
+
+
+async def _ask(charger: Charger, connection: Connection, action: str, payload: Mapping[str, Any]) -> dict[str, Json]:
+    answer = await _call(connection, action, payload)
+    status = str(answer.get("status"))[:40]
+    if status not in _DONE:
+        raise CommandError("refused", f"{charger.device.id} answers {status} to {action}.")
+    told = answer.get("data")
+    return {"status": status, "content": told[:4000]} if isinstance(told, str) else {"status": status}
+
+
+async def _configuration(connection: Connection, command: Command) -> dict[str, Json]:
+    """The charger's settings by key, keys and passwords hidden."""
+    wanted = command.args.get("key")
+    answer = await _call(connection, "GetConfiguration", {"key": [wanted]} if wanted else {})
+    listed = answer.get("configurationKey")
+    unknown = answer.get("unknownKey")
+    values: dict[str, Json] = {}
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict) and isinstance(key := entry.get("key"), str):
+            value = entry.get("value")
+            values[key[:50]] = HIDDEN if is_secret(key) else None if value is None else str(value)[:500]
+    return {"values": values, "unknown": [str(key)[:50] for key in unknown] if isinstance(unknown, list) else []}
+
+
+async def _send_list(charger: Charger, connection: Connection, cards: Cards, clock: Clock) -> dict[str, Json]:
+    """Our list into the charger, so that it knows who may charge when it cannot ask. Its version is then read back."""
+    try:
+        entries = cards.entries
+    except ConfigError as error:
+        raise CommandError("no_list", str(error)) from None
+    wall = None if clock.state() is ClockState.UNSYNCED else clock.wall()
+    # A longer tag would be cut by the charger, and be another's.
+    tags = [tag for tag in entries if len(tag) <= 20]
+    rows: list[dict[str, Any]] = [{"idTag": tag.upper(), "idTagInfo": cards.listed(tag, wall)} for tag in tags]
+    before = await _call(connection, "GetLocalListVersion", {})
+    held = codec.whole(before, "listVersion", Remarks())
+    if held is None or held < 0:
+        raise CommandError("not_supported", f"{charger.device.id} keeps no local list.")
+    answer = await _call(connection, "GetConfiguration", {"key": [_LIST_KEY]})
+    chunk = _number(answer) or LIST_CHUNK
+    chunks: Sequence[list[dict[str, Any]]] = [rows[at : at + chunk] for at in range(0, len(rows), chunk)] or [[]]
+    version = held
+    for number, part in enumerate(chunks):
+        version += 1
+        kind = "Full" if number == 0 else "Differential"
+        payload = {"listVersion": version, "localAuthorizationList": part, "updateType": kind}
+        await _ask(charger, connection, "SendLocalList", payload)
+    shown_version = codec.whole(await _call(connection, "GetLocalListVersion", {}), "listVersion", Remarks())
+    if shown_version != version:
+        say = f"{charger.device.id} accepted list {version}, but shows {shown_version}."
+        raise CommandError("not_applied", say)
+    return {"version": version, "entries": len(rows)}
+
+
+def _number(answer: Mapping[str, Any]) -> int | None:
+    listed = answer.get("configurationKey")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    value = next((codec.whole(entry, "value", Remarks()) for entry in entries if entry.get("key") == _LIST_KEY), None)
+    return value if value and value > 0 else None
+
+
+async def _authorise(command: Command, cards: Cards, emit: Emit, clock: Clock) -> Reply:
+    """The platform's word on a tag."""
+    args = {name: str(value) for name, value in command.args.items() if value is not None}
+    await cards.told(emit, args["tag"], args["status"], args.get("expires"), args.get("group"))
+    return Reply(command.id, CommandState.SUCCEEDED, clock.boot(), now={"status": args["status"]})
+
+
+def _frames(charger: Charger, command: Command, cards: Cards, clock: Clock) -> Reply:
+    """The last frames of the present connection, tags as pseudonyms, keys hidden."""
+    connection = charger.connection
+    if connection is None:
+        raise CommandError("not_connected", f"{charger.device.id} is not connected: there are no frames of it.")
+    now = asyncio.get_running_loop().time()
+    frames: list[Json] = [shown(frame, now, cards.pseudonym) for frame in connection.trace.frames()]
+    told: dict[str, Json] = {"frames": frames, "too_large": connection.trace.too_large}
+    return Reply(command.id, CommandState.SUCCEEDED, clock.boot(), now=told)

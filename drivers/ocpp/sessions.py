@@ -1,0 +1,174 @@
+"""One charge, from its readings to the record that it is billed by. Pure.
+
+The energy of a session is its register's end less its start, and nothing where either is not certain. Whether a
+charger's register counts on for ever or anew from each start is found out by watching it, unless its profile says so:
+on a lifetime register a start at 0 is no baseline (some chargers report it when they start offline).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from drivers.ocpp.codec import DEFAULT_MEASURAND, Sample
+from drivers.ocpp.transactions import Transaction
+from gateway.model import Json, Quality
+
+MOST_GAPS = 20
+"""Gaps that are listed; more are only counted."""
+USUAL_MS = 300_000
+"""How far readings lie apart, where it has not been seen yet."""
+LEAST_GAP_MS = 60_000
+_SURE = 3
+RegisterKind = Literal["lifetime", "session", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is known of an open charge besides its start. Energy in Wh, times in UTC milliseconds of the charger."""
+
+    readings: int = 0
+    is_named: bool = False
+    """The charger has used its transaction id, so it has had our answer to the start."""
+    register: float | None = None
+    last: int | None = None
+    spacing: int | None = None
+    gaps: tuple[tuple[int, int], ...] = ()
+    unlisted: int = 0
+
+    @classmethod
+    def of(cls, stored: Json) -> "Progress":
+        """As `stored` was made of it; None is the beginning."""
+        if not isinstance(stored, Sequence) or isinstance(stored, str):
+            return cls()
+        row: Sequence[Any] = stored
+        readings, is_named, register, last, spacing, gaps, unlisted = row
+        listed = tuple((start, end) for start, end in gaps)
+        return cls(readings, is_named, register, last, spacing, listed, unlisted)
+
+    def stored(self) -> Json:
+        gaps = [list(gap) for gap in self.gaps]
+        return [self.readings, self.is_named, self.register, self.last, self.spacing, gaps, self.unlisted]
+
+    def noted(self, samples: Iterable[Sample], readings: int, began: int | None, *, is_named: bool) -> "Progress":
+        """With these samples, of which `readings` became readings of the transaction."""
+        register, times = self.register, set[int]()
+        for sample in samples:
+            if sample.time is not None:
+                times.add(sample.time)
+            if _is_register(sample) and sample.value is not None:
+                register = sample.value
+        now = replace(
+            self, readings=self.readings + readings, is_named=self.is_named or is_named, register=register,
+            last=self.last if self.last is not None else began,
+        )  # fmt: skip
+        for time in sorted(times):
+            now = now.at(time)
+        return now
+
+    def ended(self, end: int | None) -> "Progress":
+        """With the time between the last reading and the end looked at too."""
+        return self if end is None else self.at(end, is_reading=False)
+
+    def at(self, time: int, *, is_reading: bool = True) -> "Progress":
+        """With a reading, or only the end, at `time`."""
+        if self.last is None or time <= self.last:
+            return replace(self, last=time) if self.last is None else self
+        apart = time - self.last
+        gaps, unlisted = self.gaps, self.unlisted
+        if apart > max(LEAST_GAP_MS, 3 * (self.spacing or USUAL_MS)):
+            listed = len(gaps) < MOST_GAPS
+            gaps, unlisted = (*gaps, (self.last, time)) if listed else gaps, unlisted + (not listed)
+        spacing = min(apart, self.spacing or apart) if is_reading else self.spacing
+        return replace(self, last=time, gaps=gaps, unlisted=unlisted, spacing=spacing)
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A connector's energy register, as its starts and stops have shown it. `score` below 0: it counts per session."""
+
+    stop: float | None = None
+    score: int = 0
+
+    @classmethod
+    def of(cls, stored: Json) -> "Register":
+        return cls(*stored) if isinstance(stored, Sequence) and not isinstance(stored, str) else cls()  # type: ignore[arg-type]
+
+    def stored(self) -> Json:
+        return [self.stop, self.score]
+
+    @property
+    def kind(self) -> RegisterKind:
+        return "unknown" if not self.score else "lifetime" if self.score > 0 else "session"
+
+    def begun(self, start: float | None) -> "Register":
+        """With a transaction that started at `start`: at 0 after more than that, it has begun anew."""
+        if start is None or not self.stop:
+            return self
+        step = 1 if start >= self.stop else -1
+        return replace(self, score=max(-_SURE, min(_SURE, self.score + step)))
+
+
+def is_no_baseline(start: float | None, register: Register, kind: RegisterKind) -> bool:
+    """Whether a start at `start` cannot be where this register stood. `register` as before this start."""
+    return kind == "lifetime" and start == 0 and bool(register.stop)
+
+
+def energy(
+    begun: Transaction | None, stop: float | None, progress: Progress, kind: RegisterKind
+) -> tuple[float | None, list[Json]]:
+    """(Wh or None, what is doubtful about it)."""
+    if begun is None:
+        return None, ["no_start"]
+    if begun.meter_start is None or begun.has_no_baseline:
+        return None, ["no_baseline"]
+    if stop is None:
+        return None, ["no_end"]
+    if stop < begun.meter_start:
+        return None, ["register_backwards"]
+    doubts: list[Json] = []
+    if progress.register is not None and progress.register > stop + 1 and kind != "session":
+        doubts.append("readings_beyond_end")
+    return round(stop - begun.meter_start, 3), doubts
+
+
+def record(
+    transaction: str,
+    begun: Transaction | None,
+    progress: Progress,
+    kind: RegisterKind,
+    *,
+    begin: int | None,
+    end: int | None,
+    stop: float | None,
+    reason: str,
+    tags: Mapping[str, Json],
+) -> dict[str, Json]:
+    """The `more` of a `session` event: times in UTC milliseconds, energy in Wh."""
+    wh, doubts = energy(begun, stop, progress, kind)
+    if begin is None or end is None or end < begin:
+        doubts.append("time_unknown")
+    return {
+        "transaction": transaction,
+        "connector": begun.connector if begun else None,
+        **tags,
+        "begin": begin,
+        "end": end,
+        "energy": wh,
+        "meter_start": begun.meter_start if begun else None,
+        "meter_stop": stop,
+        "register": kind,
+        "reason": reason,
+        "readings": progress.readings,
+        "gaps": [list(gap) for gap in progress.gaps],
+        "gaps_unlisted": progress.unlisted,
+        "doubts": doubts,
+    }
+
+
+def _is_register(sample: Sample) -> bool:
+    return (
+        sample.measurand == DEFAULT_MEASURAND
+        and sample.phase is None
+        and sample.location == "Outlet"
+        and sample.quality is Quality.GOOD
+    )
