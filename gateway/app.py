@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -317,6 +318,8 @@ def _intervals(site: Site) -> dict[str, float]:
     """Seconds between readings, by device or point, where somebody wrote them: for what `Status` calls overdue."""
     found: dict[str, float] = {}
     for _, device in site.devices.values():
+        settings: Mapping[str, ProfilePoint] = getattr(device.profile, "writes", {})
+        found |= {f"{device.id}/{slug}": point.every or math.inf for slug, point in settings.items()}
         if isinstance(device.settings, DeviceKeys) and device.settings.every is not None:
             found[device.id] = device.settings.every
         elif isinstance(device.profile, Profile):

@@ -1,21 +1,14 @@
-"""One Modbus TCP connection behind a guard: what pymodbus accepts is checked to the last byte, and nothing is retried.
+"""One Modbus TCP connection behind a guard: an answer fits its question to the last byte, or there is none.
 
-pymodbus 3.16 takes an answer of another function, of too few registers, or of transaction 0 as success, waits a
-whole time-out when the peer closes, and answers a cancelled request with the next one's reply on some
-transports. So each frame passes `find_answer` before pymodbus sees it, one request is under way at a time, and
-after anything but a clean answer the connection is closed: a new one cannot carry an old reply.
+One request is under way at a time, nothing is retried here, and after anything but a clean answer the
+connection is closed: a new one cannot carry an old reply.
 """
 
 import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusException
-from pymodbus.pdu import ModbusPDU
-
-from drivers.modbus.frames import READ_INPUT, WRITE_ONE, NoAnswer, Refused, find_answer
+from drivers.modbus.frames import NoAnswer, Refused, Request, ask, find_answer
 from gateway.errors import DeviceError, LinkError
 
 
@@ -26,63 +19,49 @@ class Tcp:
         self.peer = f"{host}:{port}"
         self._host, self._port, self._timeout = host, port, timeout
         self._connection: _Connection | None = None
-        # Failures are said in our own sentences; pymodbus would print each of them a second time.
-        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+        self._transaction = 0
 
     async def open(self) -> None:
         """Connect where there is no connection. LinkError: one sentence why not."""
-        if self._connection and self._connection.client.connected:
+        if self._connection and self._connection.is_open:
             return
         self.close()
-        self._connection = connection = _Connection(self._host, self._port, self._timeout)
-        opened = False
+        loop = asyncio.get_running_loop()
         try:
-            opened = await connection.client.connect()
-            _honour_cancel()
-        finally:
-            if not opened:
-                self.close()
-        if not opened:
-            raise LinkError(_unreachable(self.peer, connection.why))
+            async with asyncio.timeout(self._timeout):
+                _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
+        except OSError as error:
+            raise LinkError(_unreachable(self.peer, error)) from None
 
     def close(self) -> None:
         if self._connection:
-            self._connection.client.close()
+            self._connection.close()
             self._connection = None
 
     async def read(self, unit: int, fc: int, addr: int, count: int) -> list[int]:
         """`count` registers from `addr`. NoAnswer, Refused; LinkError where there is no connection to be had."""
-        await self.open()
-        assert self._connection
-        client = self._connection.client
-        call = client.read_input_registers if fc == READ_INPUT else client.read_holding_registers
-        answer = await self._answer(lambda: call(addr, count=count, device_id=unit))
-        return list(answer.registers)
+        frame = await self._answer(unit, fc, addr, count)
+        return [int.from_bytes(frame[at : at + 2], "big") for at in range(9, len(frame), 2)]
 
     async def write(self, unit: int, fc: int, addr: int, words: Sequence[int]) -> None:
         """Write registers from `addr`: function 6 or 16. Errors as in `read`."""
+        await self._answer(unit, fc, addr, len(words), words)
+
+    async def _answer(self, unit: int, fc: int, addr: int, count: int, words: Sequence[int] = ()) -> bytes:
         await self.open()
         assert self._connection
-        client = self._connection.client
-        if fc == WRITE_ONE:
-            await self._answer(lambda: client.write_register(addr, words[0], device_id=unit))
-        else:
-            await self._answer(lambda: client.write_registers(addr, list(words), device_id=unit))
-
-    async def _answer(self, call: Callable[[], Awaitable[ModbusPDU]]) -> ModbusPDU:
+        self._transaction = self._transaction % 0xFFFF + 1
+        question = ask(Request(self._transaction, unit, fc, addr, count, tuple(words)))
         clean = False
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await call()
-            _honour_cancel()
+                answer = await self._connection.ask(question)
             clean = True
         except Refused:
             clean = True
             raise
         except TimeoutError:
             raise NoAnswer(f"no answer within {self._timeout:g} s") from None
-        except ModbusException as error:
-            raise NoAnswer(f"no usable answer: {error}") from None
         else:
             return answer
         finally:
@@ -90,68 +69,63 @@ class Tcp:
                 self.close()
 
 
-class _Connection:
-    """One pymodbus client for one connection, with its bytes watched both ways."""
+class _Connection(asyncio.Protocol):
+    """The bytes of one connection. What comes unasked ends it: nobody can know what it answers."""
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
-        self.asked = b""
-        self.why: OSError | None = None
-        self.client = AsyncModbusTcpClient(
-            host,
-            port=port,
-            timeout=timeout + 1,  # the guard's own time-out comes first
-            retries=0,
-            reconnect_delay=0,
-            trace_packet=self._packet,
-            trace_connect=self._connected,
-        )
-        create = self.client.ctx.call_create
+    def __init__(self) -> None:
+        self.is_open = False
+        self._transport: asyncio.WriteTransport
+        self._asked = self._heard = b""
+        self._waiting: asyncio.Future[bytes] | None = None
 
-        async def noted() -> object:
-            try:
-                async with asyncio.timeout(timeout):
-                    return await create()
-            except OSError as error:
-                self.why = error
-                raise
+    def ask(self, question: bytes) -> "asyncio.Future[bytes]":
+        """The answer to be: a whole frame, or NoAnswer or Refused."""
+        self._asked, self._heard = question, b""
+        self._waiting = asyncio.get_running_loop().create_future()
+        if self.is_open:
+            self._transport.write(question)
+        else:
+            self._fail(NoAnswer("the connection was closed without an answer"))
+        return self._waiting
 
-        self.client.ctx.call_create = noted
+    def close(self) -> None:
+        self.is_open = False
+        self._transport.abort()
 
-    def _packet(self, sending: bool, data: bytes) -> bytes:
-        """What pymodbus sends, and what it may see of what came: the answer to the last byte, or nothing yet."""
-        if sending:
-            self.asked = data
-            return data
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport, self.is_open = transport, True
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None or self._waiting.done():
+            self.close()
+            return
+        self._heard += data
         try:
-            return find_answer(self.asked, data) or b""
+            answer = find_answer(self._asked, self._heard)
         except DeviceError as error:
             self._fail(error)
-            return b""
+        else:
+            if answer is not None:
+                self._waiting.set_result(answer)
 
-    def _connected(self, connected: bool) -> None:
-        if not connected:
-            self._fail(NoAnswer("the connection was closed without an answer"))
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.is_open = False
+        self._fail(NoAnswer("the connection was closed without an answer"))
 
     def _fail(self, error: DeviceError) -> None:
-        waiting = self.client.ctx.response_future
-        if self.asked and not waiting.done():
-            waiting.set_exception(error)
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_exception(error)
 
 
-def _honour_cancel() -> None:
-    """asyncio.wait_for, which pymodbus uses, drops a cancellation that arrives together with the answer."""
-    task = asyncio.current_task()
-    if task and task.cancelling():
-        raise asyncio.CancelledError
-
-
-def _unreachable(peer: str, why: OSError | None) -> str:
+def _unreachable(peer: str, why: OSError) -> str:
     match why:
         case ConnectionRefusedError():
             return f"{peer} refuses the connection. Check the port, and that Modbus TCP is switched on there."
         case socket.gaierror():
             return f"{peer}: nobody knows this name. Check `host`."
-        case TimeoutError() | None:
+        case TimeoutError():
             return f"{peer} does not answer. Check its power, its cable and its address."
         case _:
             return f"{peer} cannot be reached ({why.strerror or why}). Check the cable and the network."
