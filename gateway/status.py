@@ -156,6 +156,9 @@ class Status:
                 if slot is None:
                     continue
                 at, quality = record.at, record.quality
+                if slot.reading is not None and at < slot.reading.at:
+                    slot.device.readings += 1  # told late: what is newer stays
+                    continue
                 if quality is not slot.quality or at - slot.at > slot.limit:
                     slot.quality, slot.since = quality, at
                 slot.reading, slot.at = record, at

@@ -95,6 +95,14 @@ def test_a_point_that_never_came_is_overdue_too(status: Status) -> None:
     assert (found["colour"], found["say"]) == ("amber", "1 of 2 points overdue: voltage.")
 
 
+def test_what_is_told_late_never_takes_the_place_of_what_is_newer(status: Status) -> None:
+    status.note([good(METER, "power", 61_000, 7), good(METER, "power", 31_000, 3)])
+    point = seen(status, METER, 62_000)["points"][0]
+    assert (point["value"], point["age_ms"]) == (7, 1000)
+    assert seen(status, METER, 62_000)["readings"] == 2
+    assert status.last(f"{METER}/power") == good(METER, "power", 61_000, 7)
+
+
 def test_a_point_without_an_interval_never_turns_stale(status: Status) -> None:
     status.note([good(CHARGER, "state", 61_000)])
     assert seen(status, CHARGER, 10**9)["colour"] == "green"
