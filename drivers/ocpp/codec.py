@@ -35,10 +35,10 @@ MEASURANDS = {
     "Energy.Active.Import.Register": "energy_active",
     "Energy.Reactive.Export.Register": "energy_reactive",
     "Energy.Reactive.Import.Register": "energy_reactive",
-    "Energy.Active.Export.Interval": "energy_active",
-    "Energy.Active.Import.Interval": "energy_active",
-    "Energy.Reactive.Export.Interval": "energy_reactive",
-    "Energy.Reactive.Import.Interval": "energy_reactive",
+    "Energy.Active.Export.Interval": "x_energy_interval",
+    "Energy.Active.Import.Interval": "x_energy_interval",
+    "Energy.Reactive.Export.Interval": "x_reactive_interval",
+    "Energy.Reactive.Import.Interval": "x_reactive_interval",
     "Frequency": "frequency",
     "Power.Active.Export": "power_active",
     "Power.Active.Import": "power_active",
@@ -51,6 +51,7 @@ MEASURANDS = {
     "Temperature": "temperature",
     "Voltage": "voltage",
 }
+_OWN_UNITS = {"x_energy_interval": "Wh", "x_reactive_interval": "varh", "x_fan_speed": "1/min"}
 DEFAULT_MEASURAND = "Energy.Active.Import.Register"
 # Where a measurand is taken when the charger does not say (§7.29 says Outlet, which these cannot mean).
 DEFAULT_LOCATION = {"RPM": "Body", "SoC": "EV", "Temperature": "Body"}
@@ -242,22 +243,23 @@ def _value(sampled: Mapping[str, Any], measurand: str, remarks: Remarks) -> tupl
     if found is None:
         remarks.append(f"`{_short(written)}` as the value of {measurand}")
         return None, Quality.BAD, Reason.NOT_A_NUMBER
-    quantity = QUANTITIES.get(MEASURANDS[measurand])
+    name = MEASURANDS[measurand]
+    usual = QUANTITIES[name].unit if name in QUANTITIES else _OWN_UNITS[name]
     unit = sampled.get("unit")
-    if quantity is None or (unit is None and quantity.unit in ("1", "Hz", "Wh", "varh")):
+    if usual == "1/min" or (unit is None and usual in ("1", "Hz", "Wh", "varh")):
         return found, Quality.GOOD, None
     if not unit:
-        remarks.append(f"{measurand} without a unit; it is taken as {quantity.unit}")
+        remarks.append(f"{measurand} without a unit; it is taken as {usual}")
         return found, Quality.GOOD, None
     known = _UNITS.get(unit.casefold()) if isinstance(unit, str) else None
-    if quantity.unit == "1":  # a power factor in percent would be a factor of 100
+    if usual == "1":  # a power factor in percent would be a factor of 100
         known = "1" if known is None and unit in ("1", "-") else known
     try:
-        factor, offset = convert(known or "?", quantity.unit)
+        factor, offset = convert(known or "?", usual)
     except ValueError:
         remarks.append(f"the unit `{_short(unit)}` for {measurand}, which is none of its units")
         return None, Quality.BAD, Reason.CONFIG_ERROR
-    if unit not in _SPELLED and quantity.unit not in ("Hz", "1"):
+    if unit not in _SPELLED and usual not in ("Hz", "1"):
         remarks.append(f"the unit `{_short(unit)}`, read as {known}")
     return round(found * factor + offset, 6), Quality.GOOD, None
 

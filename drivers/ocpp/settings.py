@@ -141,12 +141,13 @@ class ChargerPoint(ProfilePoint):
         if self.unit is not None and means is not None:
             why = "the charger says its unit with every value"
             raise Mistake("bad_unit", why, "Leave `unit` out.")
-        if self.measurand.endswith(".Interval") and self.statistic != "sum":
-            why = f"{self.measurand} is the energy of an interval, not a counter"
-            raise Mistake("missing_key", why, "Add `statistic: sum`.")
         if means is not None and means.unit != self.canonical_unit:
             why = f"{self.measurand} is {means.name}, not {self.quantity}"
             raise Mistake("unknown_quantity", why, f"Write `quantity: {means.name}`.")
+        if means is None and self.quantity != MEASURANDS[self.measurand]:
+            # The energy of an interval is no counter, whatever its unit.
+            why = f"{self.measurand} is {MEASURANDS[self.measurand]}, not {self.quantity}"
+            raise Mistake("unknown_quantity", why, f"Write `quantity: {MEASURANDS[self.measurand]}`.")
         return self
 
 
