@@ -1,20 +1,18 @@
-"""A sensor that pushes frames over one wire.
-
-`every` (the device's, else the point's in the profile) thins what is reported: the frame nearest to each deadline
-is given, and any frame whose quality differs from what was last told. Without `every` each frame is given.
-"""
+"""Sensors on one wire: one that pushes, or one or several that are asked."""
 
 import asyncio
 import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from drivers.serial import transport
-from drivers.serial.codec import Codec
-from drivers.serial.framing import Framer
-from drivers.serial.settings import DeviceSettings, Profile, Settings
-from gateway.errors import CommandError, ConfigError, StorageError
-from gateway.model import Command, Event, Lane, Quality, Reading, Reason, Reply
+from drivers.serial.codec import Heard
+from drivers.serial.conversation import Conversation, Evidence
+from drivers.serial.dialogue import Meaning
+from drivers.serial.sensor import Sensor, Shift
+from drivers.serial.settings import Profile, Settings
+from gateway.errors import CommandError, ConfigError, DeviceError, LinkError, StorageError
+from gateway.model import Command, CommandState, Event, Lane, Reading, Reply
 from gateway.ports import Emit, Link
 
 AT_LEAST_EVERY = 10.0
@@ -22,175 +20,252 @@ AT_LEAST_EVERY = 10.0
 ALIVE = 30.0
 
 
-@dataclass(slots=True)
-class _Told:
-    """What was last said of a point, and when it is due again (loop time)."""
-
-    quality: Quality
-    reason: str | None
-    due: float
-
-
 class Driver:
-    """One serial link with its one sensor. ConfigError: a link without a sensor, or with several."""
+    """One serial link with its sensors. ConfigError: sensors that cannot share a wire."""
 
     def __init__(self, link: Link) -> None:
-        if len(link.devices) != 1:
-            names = ", ".join(device.id for device in link.devices) or "none"
-            raise ConfigError(f"`{link.name}` is for one sensor that pushes, not for {names}. Give each its own link.")
         self._link = link
-        self._device = link.devices[0]
         assert isinstance(link.settings, Settings)
-        assert isinstance(self._device.profile, Profile)
-        assert isinstance(self._device.settings, DeviceSettings)
         self._settings: Settings = link.settings
-        self._profile: Profile = self._device.profile
-        self._codec = Codec(self._profile)
-        wanted = self._device.settings.every
-        self._periods = {slug: wanted or point.every or 0.0 for slug, point in self._profile.points.items()}
-        self._told: dict[str, _Told] = {}
-        self._trouble: str | None = None
-        """What is wrong with the device: "" nothing, None not known since the gateway started."""
-        self._warm_at = math.inf
-        """Until then values are doubtful; not before a first frame."""
+        self._sensors = [Sensor(device, link.state) for device in link.devices]
+        self._profile = _shared_profile(link.name, self._sensors)
+        self._talk: Conversation | None = None
+        self._turn = asyncio.Lock()
+        """Whose turn it is to speak on the wire."""
+        self._answered: tuple[tuple[str, ...], asyncio.Future[Heard]] | None = None
+        """What an order to a sensor that pushes waits for."""
         self._read_at = 0.0
         """When the port was last empty (loop time)."""
 
     async def run(self, emit: Emit) -> None:
-        """Listen until cancelled. LinkError: the port cannot be opened or has hung up."""
+        """Listen or ask until cancelled. LinkError: the port cannot be opened or has hung up."""
         self._link.alive(ALIVE)
-        # Whatever was told before, the gateway itself says that the points of a lost link have no value.
-        self._told.clear()
+        for sensor in self._sensors:
+            sensor.opened()
         async with transport.opened(self._link.name, self._settings, self._profile.line) as wire:
-            await self._listen(wire, emit)
+            self._talk = Conversation(wire, self._profile, self._settings)
+            try:
+                await (self._listen(self._talk, emit) if self._profile.mode == "push" else self._ask(self._talk, emit))
+            finally:
+                self._talk = None
+                if self._answered and not self._answered[1].done():
+                    self._answered[1].set_exception(CommandError("link_down", f"{self._link.name} went down."))
 
     async def execute(self, command: Command) -> Reply:
-        raise CommandError("unknown_verb", f"{command.on} only speaks: it takes no commands.")
+        """Send one of the profile's commands. CommandError, DeviceError: it is not one, or nothing answers it."""
+        sensor = next((one for one in self._sensors if one.id == command.on), None)
+        told = sensor.profile.commands.get(command.do) if sensor else None
+        if sensor is None or told is None or told.verb is None:
+            raise CommandError("unknown_verb", f"{command.on} only speaks: it takes no `{command.do}`.")
+        talk = self._talk
+        if talk is None:
+            raise CommandError("link_down", f"{self._link.name} is down; {command.on} cannot be reached.")
+        try:
+            async with self._turn:
+                heard = await self._order(talk, sensor, command.do)
+        except LinkError as error:
+            raise CommandError("link_down", str(error)) from None
+        if told.answers and heard is None:
+            say = f"{command.on} was told `{command.do}` but does not answer. Look what it does before you try again."
+            raise CommandError("unconfirmed", say)
+        if heard and heard.means is Meaning.FAILED:
+            raise DeviceError(f"{command.on} refuses `{command.do}`: {heard.say or 'it does not say why'}.")
+        return Reply(
+            command.id, CommandState.SUCCEEDED, self._link.clock.boot(), proof=heard.message if heard else None
+        )
 
-    async def _listen(self, wire: transport.Wire, emit: Emit) -> None:
+    async def _order(self, talk: Conversation, sensor: Sensor, name: str) -> Heard | None:
+        """Say it once; where an answer is waited for, that answer, or None."""
+        command = sensor.profile.commands[name]
+        if self._profile.mode == "poll" and command.answers:
+            return await talk.ask(sensor, command)
+        answered: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+        self._answered = (command.answers, answered)
+        try:
+            await talk.send(sensor, command)
+            if not command.answers:
+                return None
+            async with asyncio.timeout(sensor.profile.dialogue.timeout):
+                return await answered
+        except TimeoutError:
+            return None
+        finally:
+            self._answered = None
+
+    # A sensor that pushes
+
+    async def _listen(self, talk: Conversation, emit: Emit) -> None:
         loop = asyncio.get_running_loop()
-        framer, silence = Framer(self._profile.frame), self._profile.silence or math.inf
+        sensor, silence = self._sensors[0], self._profile.silence or math.inf
         self._read_at = loop.time()
-        self._warm_at = math.inf
-        silent_at = self._read_at + silence
-        evidence = _Evidence(framer)
+        silent_at, probed = self._read_at + silence, False
         while True:
             self._link.alive(ALIVE)
-            try:
-                async with asyncio.timeout_at(min(silent_at, loop.time() + AT_LEAST_EVERY)):
-                    received = await wire.read()
-            except TimeoutError:
-                received = b""
+            await self._send_what_is_due(talk, sensor, emit)
+            until = min(silent_at, sensor.turns_at, loop.time() + AT_LEAST_EVERY)
+            frames = await talk.frames(until)
             now = loop.time()
-            evidence.add(received)
-            if frames := framer.feed(received):
-                await self._hear(frames, now, emit)
+            if frames and await self._hear(talk, sensor, frames, now, emit):
+                silent_at, probed = now + silence, False
+                talk.evidence.clear()
+            elif sensor.shift is Shift.RESTING:
                 silent_at = now + silence
-                evidence = _Evidence(framer)
+            elif now >= silent_at and self._profile.dialogue.probe and not probed:
+                probed, silent_at = True, now + silence
+                for name in self._profile.dialogue.probe:
+                    await talk.send(sensor, self._profile.commands[name])
             elif now >= silent_at:
-                await self._miss(evidence, emit)
-                silent_at = now + silence
-                evidence = _Evidence(framer)
+                await self._miss(talk.evidence, sensor, emit)
+                silent_at, probed = now + silence, False
             self._read_at = now
 
-    async def _hear(self, frames: list[bytes], now: float, emit: Emit) -> None:
-        if self._trouble != "":
-            say = f"{self._device.id} sends {self._name} frames."
-            await self._turn(emit, "", self._event("device_up", say))
+    async def _send_what_is_due(self, talk: Conversation, sensor: Sensor, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        due, readings = sensor.turn(loop.time(), self._link.clock.boot())
+        await self._give(emit, sensor, readings)
+        dialogue = sensor.profile.dialogue
+        names = list(dialogue.init) if sensor.needs_init else []
+        sensor.needs_init = False
+        names += {"wake": dialogue.wake, "sleep": dialogue.sleep}.get(due, ())
+        for name in names:
+            async with self._turn:
+                if self._profile.mode == "poll" and sensor.profile.commands[name].answers:
+                    await talk.ask(sensor, sensor.profile.commands[name])
+                else:
+                    await talk.send(sensor, sensor.profile.commands[name])
+
+    async def _hear(
+        self, talk: Conversation, sensor: Sensor, frames: Sequence[bytes], now: float, emit: Emit
+    ) -> bool:  # fmt: skip
+        """Whether any of the frames can be believed."""
         boot = self._link.clock.boot()
         readings: list[Reading] = []
+        believed = False
         for newer, frame in zip(range(len(frames) - 1, -1, -1), frames, strict=True):
+            heard = sensor.codec.read(frame)
+            if heard.refused:
+                talk.evidence.refused[heard.refused] += 1
+                continue
+            believed = True
+            if self._answered and heard.message in self._answered[0] and not self._answered[1].done():
+                self._answered[1].set_result(heard)
+            await self._tell_state(emit, sensor, heard)
             # Frames that were waiting together came one cadence apart, but not before the port was last empty.
             age = min(newer * self._profile.cadence, now - self._read_at)
-            if self._warm_at == math.inf:
-                self._warm_at = now - age + self._profile.warm_up
-            readings += self._readings(frame, now - age, boot - round(age * 1000))
-        await self._give(emit, readings)
+            readings += sensor.hear(heard, now - age, boot - round(age * 1000))
+        await self._give(emit, sensor, readings)
+        return believed
 
-    def _readings(self, frame: bytes, when: float, at: int) -> list[Reading]:
-        readings = []
-        for slug, sample in self._codec.decode(frame).items():
-            quality, reason = sample.quality, sample.reason
-            if quality is Quality.GOOD and when < self._warm_at:
-                quality, reason = Quality.UNCERTAIN, Reason.WARMING_UP
-            if self._is_due(slug, quality, reason, when):
-                readings.append(Reading(self._device.points[slug].id, sample.value, at, quality, reason))
-        return readings
+    # Sensors that are asked
 
-    def _is_due(self, slug: str, quality: Quality, reason: str | None, when: float) -> bool:
-        told, period = self._told.get(slug), self._periods[slug]
-        if told is None:
-            self._told[slug] = _Told(quality, reason, when + period)
-            return True
-        # The frame nearest to the deadline: a sensor's clock is not ours, and the next one comes a cadence later.
-        early = told.due - min(self._profile.cadence, period) / 2
-        is_due = when >= early
-        if is_due and period:
-            told.due += period * (1 + math.floor((when - early) / period))
-        changed = (quality, reason) != (told.quality, told.reason)
-        told.quality, told.reason = quality, reason
-        return is_due or changed
+    async def _ask(self, talk: Conversation, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        for sensor in self._sensors:
+            sensor.due = loop.time()
+        while True:
+            sensor = min(self._sensors, key=lambda one: min(one.due, one.turns_at))
+            due = min(sensor.due, sensor.turns_at)
+            nap = min(due - loop.time(), AT_LEAST_EVERY)
+            self._link.alive(ALIVE + max(0.0, nap))
+            if nap > 0:
+                await asyncio.sleep(nap)
+                continue
+            await self._send_what_is_due(talk, sensor, emit)
+            if sensor.shift is Shift.RESTING:
+                sensor.due = sensor.turns_at
+                continue
+            if sensor.due <= loop.time():
+                await self._poll(talk, sensor, emit)
+                behind = math.floor((loop.time() - sensor.due) / sensor.period) + 1
+                sensor.due += behind * sensor.period
 
-    async def _miss(self, evidence: "_Evidence", emit: Emit) -> None:
-        self._warm_at = math.inf
-        trouble, say = evidence.sentence(self._link.name, self._device.id, self._name)
-        if trouble != self._trouble:
-            await self._turn(emit, trouble, self._event("device_down", say, evidence.more()))
-        at, lost = self._link.clock.boot(), (Quality.BAD, Reason.COMM_FAILURE)
-        readings = []
-        for slug in self._profile.points:
-            told = self._told.setdefault(slug, _Told(Quality.GOOD, None, 0.0))
-            if (told.quality, told.reason) != lost:
-                told.quality, told.reason = lost
-                readings.append(Reading(self._device.points[slug].id, None, at, *lost))
-        await self._give(emit, readings)
+    async def _poll(self, talk: Conversation, sensor: Sensor, emit: Emit) -> None:
+        talk.evidence.clear()
+        heard: list[Heard] = []
+        for _ in range(sensor.profile.dialogue.tries):
+            self._link.alive(ALIVE)
+            async with self._turn:
+                heard, is_whole = await self._round(talk, sensor)
+            if is_whole or any(not sensor.profile.commands[name].idempotent for name in sensor.profile.dialogue.poll):
+                break
+        now, at = asyncio.get_running_loop().time(), self._link.clock.boot()
+        readings: list[Reading] = []
+        for one in heard:
+            await self._tell_state(emit, sensor, one)
+            readings += sensor.hear(one, now, at)
+        if not heard:
+            await self._miss(talk.evidence, sensor, emit)
+        await self._give(emit, sensor, readings)
+        if any(one.means is Meaning.ASLEEP for one in heard):
+            # It has just said that it sleeps: the one moment at which even a toggle is safe, and only once.
+            for name in sensor.profile.dialogue.wake:
+                async with self._turn:
+                    await self._order(talk, sensor, name)
 
-    async def _turn(self, emit: Emit, trouble: str, event: Event) -> None:
+    async def _round(self, talk: Conversation, sensor: Sensor) -> tuple[list[Heard], bool]:
+        """What was heard, and whether every question got its answer."""
+        names = sensor.profile.dialogue.poll
+        heard: list[Heard] = []
+        for name in names:
+            command = sensor.profile.commands[name]
+            awaits_any = name == names[-1] and not command.answers
+            if not command.answers and not awaits_any:
+                await talk.send(sensor, command)
+                continue
+            answer = await talk.ask(sensor, command, reading=awaits_any)
+            if answer is None:
+                return heard, False
+            if answer.means is not Meaning.WAIT:
+                heard.append(answer)
+        return heard, True
+
+    # What is told
+
+    async def _miss(self, evidence: Evidence, sensor: Sensor, emit: Emit) -> None:
+        sensor.missed()
+        trouble, say = evidence.sentence(self._link.name, sensor.id, sensor.name)
+        if trouble != sensor.trouble:
+            await self._turn_to(
+                emit, sensor, trouble, Event("device_down", sensor.id, self._at(), say, evidence.more())
+            )
+        evidence.clear()
+        await self._give(emit, sensor, sensor.lose(self._at()))
+
+    async def _tell_state(self, emit: Emit, sensor: Sensor, heard: Heard) -> None:
+        if heard.say and (heard.samples or heard.means in (Meaning.FAILED, Meaning.RESTARTED)):
+            if sensor.trouble != heard.say:
+                say = f"{sensor.id} says of itself: {heard.say}. Look at the sensor."
+                await self._turn_to(emit, sensor, heard.say, Event("device_fault", sensor.id, self._at(), say))
+        elif sensor.trouble != "" and (heard.samples or sensor.trouble in (None, "silent", "damaged", "foreign")):
+            say = f"{sensor.id} sends {sensor.name} frames."
+            await self._turn_to(emit, sensor, "", Event("device_up", sensor.id, self._at(), say))
+
+    async def _turn_to(self, emit: Emit, sensor: Sensor, trouble: str, event: Event) -> None:
         # The buffer says itself that it is full or sick; what it did not take is told again.
         with contextlib.suppress(StorageError):
             await emit([event], lane=Lane.EVENT)
-            self._trouble = trouble
+            sensor.trouble = trouble
 
-    async def _give(self, emit: Emit, readings: list[Reading]) -> None:
+    async def _give(self, emit: Emit, sensor: Sensor, readings: list[Reading]) -> None:
         if readings:
             try:
-                await emit(readings)
+                await emit(readings, state=sensor.state() or None)
             except StorageError:
-                self._told.clear()
+                sensor.untaken()
+            else:
+                sensor.taken()
 
-    def _event(self, kind: str, say: str, more: dict[str, int | str] | None = None) -> Event:
-        return Event(kind, self._device.id, self._link.clock.boot(), say, more or {})
-
-    @property
-    def _name(self) -> str:
-        return self._profile.title or self._profile.profile
+    def _at(self) -> int:
+        return self._link.clock.boot()
 
 
-class _Evidence:
-    """What came over the wire since the last good frame, or since the last sentence about it."""
-
-    def __init__(self, framer: Framer) -> None:
-        self._framer = framer
-        self._stray, self._refused = framer.stray, framer.refused.copy()
-        self._bytes = 0
-        self._last = b""
-
-    def add(self, received: bytes) -> None:
-        self._bytes += len(received)
-        self._last = (self._last + received)[-32:]
-
-    def sentence(self, link: str, device: str, name: str) -> tuple[str, str]:
-        """(which trouble it is, the sentence)."""
-        if not self._bytes:
-            return "silent", f"`{link}`: not one byte from {device}. Check power and the plug."
-        damaged = (self._framer.refused - self._refused)["checksum"]
-        if damaged:
-            say = f"`{link}`: {name} frames arrive damaged ({damaged} checksum errors). Check the cable and its ground."
-            return "damaged", say
-        say = f"`{link}`: bytes arrive but no {name} frame: wrong sensor, speed or wiring. Compare with the profile."
-        return "foreign", say
-
-    def more(self) -> dict[str, int | str]:
-        refused = {f"refused_{why}": count for why, count in (self._framer.refused - self._refused).items()}
-        stray = self._framer.stray - self._stray
-        return {"bytes": self._bytes, "stray": stray, **refused, "last": self._last.hex(" ")}
+def _shared_profile(link: str, sensors: Sequence[Sensor]) -> Profile:
+    """The profile that all sensors of a wire have, as far as wire and frames go. ConfigError: they cannot share it."""
+    names = ", ".join(one.id for one in sensors) or "none"
+    if not sensors or (len(sensors) > 1 and any(one.profile.mode == "push" or not one.address for one in sensors)):
+        raise ConfigError(f"`{link}` is for one sensor that pushes, not for {names}. Give each its own link.")
+    first = sensors[0].profile
+    for one in sensors[1:]:
+        if (one.profile.line, one.profile.frame) != (first.line, first.frame):
+            raise ConfigError(f"`{link}`: {names} differ in speed or frames. Give each kind its own link.")
+    return first

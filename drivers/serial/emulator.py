@@ -1,4 +1,4 @@
-"""A sensor on a pty: the profile played backwards, with values from a day in a street and faults by name.
+"""Sensors on a pty: their profiles' dialogues played backwards, with values from a scenario and faults by name.
 
 A pty carries bytes and hang-ups; it knows neither parity nor pace, so the port's arguments are tested elsewhere.
 """
@@ -18,13 +18,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
-from drivers.serial.codec import Codec
-from drivers.serial.settings import Profile, SerialPoint, Settings
+from drivers.serial.frames import DelimitedFrame, IdleFrame, SyncedFrame
+from drivers.serial.framing import wrapped
+from drivers.serial.played import Played
+from drivers.serial.scenario import Scenario
+from drivers.serial.settings import Settings
 from gateway.model import Device
 
-DAY = 86_400.0
-BEGINS = 8 * 3600.0
-"""Seconds into the emulated day at which it starts: the morning traffic."""
+TICK = 0.05
+"""Seconds between two looks whether somebody is there: without, a pty's descriptor cannot be waited for."""
 
 
 class Fault(StrEnum):
@@ -35,11 +37,13 @@ class Fault(StrEnum):
     MERGED = "merged"
     """Good frames two at a time."""
     CHECKSUM = "checksum"
-    """Every second frame has a wrong checksum."""
+    """Every second frame is damaged."""
     TRUNCATED = "truncated"
     """Each good frame comes directly behind the first bytes of another one."""
     SYNC_INSIDE = "sync_inside"
-    """The sync's bytes stand where the first value does."""
+    """The sync's bytes stand where the first value does; in text, inside a line that is cut short."""
+    WARM_UP = "warm_up"
+    """It says that it is starting, in its own way; if it has none, every value is zero."""
     SILENCE = "silence"
     UNPLUG = "unplug"
     """The port hangs up and its name is gone, until the fault ends."""
@@ -58,19 +62,18 @@ class Emulator:
         secret: Callable[[str], str] | None = None,
     ) -> None:
         del settings, address, secret  # a pty has no line parameters, is opened by name, and needs no credential
-        (self._device,) = devices
-        assert isinstance(self._device.profile, Profile)
-        self._profile: Profile = self._device.profile
-        self._codec = Codec(self._profile)
-        self._template = self._profile.examples[0].received
-        self._dice = random.Random(self._device.id)
-        self.cadence = self._profile.cadence
+        self._played = [Played(device) for device in devices]
+        self._first = self._played[0]
+        self._frame = self._first.profile.frame
+        self._dice = random.Random(self._first.device.id)
+        self.cadence = self._first.profile.cadence
+        self.scenario = Scenario.TRAFFIC
         self._fault: Fault | None = None
         self._master: int | None = None
         self._folder: Path | None = None
-        self._held: list[bytes] = []
-        self._frozen: dict[str, float] = {}
-        self._produced = 0
+        self._held: list[tuple[Played, bytes]] = []
+        self._asked = b""
+        self._news = asyncio.Event()
 
     async def start(self) -> Mapping[str, str]:
         """Plug in; the port's name stays the same however often it is unplugged."""
@@ -79,26 +82,34 @@ class Emulator:
         return {"port": str(self._name)}
 
     async def run(self) -> None:
-        """Speak at each cadence until cancelled."""
+        """Speak at each cadence, or when asked, until cancelled."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        pushes = self._first.profile.mode == "push"
+        listens = not pushes or bool(self._first.profile.commands)
         try:
             heard = False
             due = started
             while True:
-                due = max(due + self.cadence, loop.time())
+                due = max(due + self.cadence, loop.time()) if pushes else math.inf
+                while listens and loop.time() < due:
+                    await self._hears(due)
+                    await self._answer(loop.time() - started)
                 await asyncio.sleep(due - loop.time())
                 # Opening flushes the port: a frame counts only when somebody was there a turn ago too.
                 before, heard = heard, self._is_open()
-                if before and heard:
-                    await self._speak(self._values(BEGINS + loop.time() - started))
+                if before and heard and not self._first.asleep:
+                    for frame in self._first.readings(self.scenario, loop.time() - started, self._is_stuck):
+                        await self._speak(self._first, frame)
         finally:
             self.close()
 
     def fault(self, name: str | None) -> None:
         """From the next frame on this goes wrong; None ends it. ValueError: no such fault."""
         before, self._fault = self._fault, Fault(name) if name else None
-        self._held, self._frozen = [], {}
+        self._held = []
+        for one in self._played:
+            one.thaw()
         if self._fault is Fault.UNPLUG:
             self._unplug()
         elif before is Fault.UNPLUG:
@@ -106,7 +117,7 @@ class Emulator:
 
     def produced(self) -> Mapping[str, int]:
         """Values in whole good frames, written while somebody had the port open."""
-        return {self._device.id: self._produced}
+        return {one.device.id: one.produced for one in self._played}
 
     def close(self) -> None:
         """Unplug for good."""
@@ -119,6 +130,10 @@ class Emulator:
         assert self._folder is not None
         return self._folder / "port"
 
+    @property
+    def _is_stuck(self) -> bool:
+        return self._fault is Fault.STUCK
+
     def _plug(self) -> None:
         self._master, slave = os.openpty()
         os.set_blocking(self._master, False)
@@ -130,6 +145,9 @@ class Emulator:
     def _unplug(self) -> None:
         if self._master is not None:
             self._name.unlink(missing_ok=True)
+            with contextlib.suppress(RuntimeError):  # no loop: it is closed for good
+                asyncio.get_running_loop().remove_reader(self._master)
+            self._news.set()
             os.close(self._master)
             self._master = None
 
@@ -138,78 +156,93 @@ class Emulator:
             return False
         poll = select.poll()
         poll.register(self._master, select.POLLHUP)
-        return not poll.poll(0)
+        return not any(event & select.POLLHUP for _, event in poll.poll(0))
 
-    def _values(self, second: float) -> dict[str, float]:
-        if self._fault is Fault.STUCK and self._frozen:
-            return self._frozen
-        self._frozen = {
-            slug: _within(point, _level(point.quantity, second) * self._dice.uniform(0.95, 1.05))
-            for slug, point in self._profile.points.items()
-        }
-        return self._frozen
+    async def _hears(self, until: float) -> None:
+        """Until the gateway says something, or it is `until` (loop time)."""
+        loop = asyncio.get_running_loop()
+        if self._master is None or not self._is_open():
+            await asyncio.sleep(min(TICK, max(0.0, until - loop.time())))
+            return
+        self._news.clear()
+        master = self._master
+        loop.add_reader(master, self._news.set)
+        try:
+            async with asyncio.timeout_at(None if until == math.inf else until):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._master == master:
+                loop.remove_reader(master)
 
-    async def _speak(self, values: dict[str, float]) -> None:
-        frame = self._codec.encode(values, self._template)
+    async def _answer(self, second: float) -> None:
+        """What the gateway has asked since, answered by the sensor that it asked."""
+        with contextlib.suppress(OSError):
+            if self._master is not None:
+                self._asked = (self._asked + os.read(self._master, 4096))[-1024:]
+        while self._asked:
+            for one in self._played:
+                found = one.asked(self._asked)
+                if found is not None:
+                    name, length = found
+                    self._asked = self._asked[length:]
+                    for frame in one.answers(name, self.scenario, second, self._is_stuck):
+                        await self._speak(one, frame)
+                    break
+            else:
+                if not any(one.may_ask(self._asked) for one in self._played):
+                    self._asked = self._asked[1:]
+                    continue
+                return
+
+    async def _speak(self, played: Played, frame: bytes) -> None:
+        """`frame` is unwrapped."""
+        sent = wrapped(self._frame, frame)
+        # Where nothing but its end marks a frame, what comes before has to end too.
+        parted = isinstance(self._frame, DelimitedFrame) and not self._frame.start
+        end = self._frame.end if isinstance(self._frame, DelimitedFrame) and parted else b""
         match self._fault:
             case None | Fault.STUCK:
-                self._send(frame, good=1)
-            case Fault.GARBAGE:
-                self._send(self._dice.randbytes(self._dice.randrange(1, 40)) + frame, good=1)
-            case Fault.SPLIT:
-                cuts = sorted(self._dice.sample(range(1, len(frame)), 2))
-                for first, behind in itertools.pairwise([0, *cuts, len(frame)]):
-                    self._send(frame[first:behind], good=int(behind == len(frame)))
-                    await asyncio.sleep(self.cadence / 10)
-            case Fault.MERGED:
-                self._held.append(frame)
+                self._send(sent, (played, frame))
+            case Fault.GARBAGE if not isinstance(self._frame, IdleFrame):
+                self._send(self._dice.randbytes(self._dice.randrange(1, 40)) + end + sent, (played, frame))
+            case Fault.SPLIT if not isinstance(self._frame, IdleFrame):
+                cuts = sorted(self._dice.sample(range(1, len(sent)), 2))
+                for first, behind in itertools.pairwise([0, *cuts, len(sent)]):
+                    self._send(sent[first:behind], *([(played, frame)] if behind == len(sent) else []))
+                    await asyncio.sleep(min(self.cadence, 1.0) / 10)
+            case Fault.MERGED if not isinstance(self._frame, IdleFrame) and played.profile.mode == "push":
+                self._held.append((played, frame))
                 if len(self._held) == 2:
-                    self._send(b"".join(self._held), good=2)
+                    self._send(b"".join(wrapped(self._frame, one) for _, one in self._held), *self._held)
                     self._held = []
             case Fault.CHECKSUM:
-                self._held = [] if self._held else [frame]
-                self._send(self._damaged(frame) if self._held else frame, good=int(not self._held))
-            case Fault.TRUNCATED:
-                self._send(frame[: self._dice.randrange(1, len(frame))] + frame, good=1)
+                self._held = [] if self._held else [(played, frame)]
+                if self._held:
+                    self._send(played.damaged(sent))
+                else:
+                    self._send(sent, (played, frame))
+            case Fault.TRUNCATED if not isinstance(self._frame, IdleFrame):
+                self._send(sent[: self._dice.randrange(1, len(sent))] + end + sent, (played, frame))
             case Fault.SYNC_INSIDE:
-                at, sync = min(point.at for point in self._profile.points.values()), self._profile.frame.sync
-                self._send(self._codec.sealed(frame[:at] + sync + frame[at + len(sync) :]), good=1)
+                if isinstance(self._frame, SyncedFrame):
+                    self._send(wrapped(self._frame, played.with_inside(frame, self._frame.sync)))
+                else:
+                    self._send(sent[: len(sent) // 2] + end + sent, (played, frame))
+            case Fault.WARM_UP:
+                for one in played.starting(frame):
+                    self._send(wrapped(self._frame, one))
             case Fault.SILENCE | Fault.UNPLUG:
                 pass
+            case Fault.GARBAGE | Fault.SPLIT | Fault.MERGED | Fault.TRUNCATED:
+                self._send(sent, (played, frame))
             case never:
                 assert_never(never)
 
-    def _damaged(self, frame: bytes) -> bytes:
-        """One bit of a value is wrong; the checksum is the one of before."""
-        at = min(point.at for point in self._profile.points.values())
-        return frame[:at] + bytes([frame[at] ^ 0x10]) + frame[at + 1 :]
-
-    def _send(self, sent: bytes, *, good: int) -> None:
+    def _send(self, sent: bytes, *good: tuple[Played, bytes]) -> None:
         """As on a real wire, what nobody takes is lost."""
         with contextlib.suppress(BlockingIOError):
             if self._master is not None and os.write(self._master, sent) == len(sent):
-                self._produced += good * len(self._profile.points)
-
-
-def _level(quantity: str, second: float) -> float:
-    """A day in a street, in the quantity's canonical unit: dust rises with the traffic of morning and evening."""
-    hour = second % DAY / 3600
-    rush = math.exp(-(((hour - 8.5) / 1.5) ** 2)) + math.exp(-(((hour - 18.5) / 2) ** 2))
-    match quantity:
-        case "pm1":
-            return 6 + 9 * rush
-        case "pm25":
-            return 9 + 14 * rush
-        case "pm10":
-            return 14 + 26 * rush
-        case _:
-            return 10 + 5 * rush
-
-
-def _within(point: SerialPoint, value: float) -> float:
-    """`value` (canonical unit), or the nearest that the sensor can measure."""
-    if not point.range:
-        return value
-    factor, offset = point.conversion
-    low, high = (limit * factor + offset for limit in point.range)
-    return min(max(value, low), high)
+                for played, frame in good:
+                    played.count(frame)

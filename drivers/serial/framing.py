@@ -1,92 +1,275 @@
 """Frames out of a stream of bytes that may begin anywhere and contain anything. Pure: no port, no clock.
 
 After a bad candidate the search goes on one byte behind its beginning, so that a good frame behind a truncated
-one, or behind a false sync, is never lost.
+one, or behind a false sync, is never lost. Lines without a start mark, and frames that only silence ends, have no
+second beginning inside: of these a bad one is left as a whole.
 """
 
 from collections import Counter
+from typing import NamedTuple, assert_never
 
-from drivers.serial.settings import LENGTH_TYPES, Checksum, FixedFrame, Frame
+from drivers.serial import checksum
+from drivers.serial.frames import (
+    LENGTH_TYPES,
+    DelimitedFrame,
+    DispatchedFrame,
+    FixedFrame,
+    Frame,
+    IdleFrame,
+    LengthPrefixedFrame,
+    StuffedFrame,
+    SyncedFrame,
+    joins_blind,
+)
 
-_SIZE = {"sum8": 1, "sum16be": 2}
+QUIET = 0.1
+"""Seconds of silence after which a frame is looked for behind one that is not complete."""
 
 
-def checksum(rule: Checksum, frame: bytes) -> bytes:
-    """The checksum as it stands in a good frame."""
-    first, behind = rule.over
-    size = _SIZE[rule.algorithm]
-    return (sum(frame[first:behind]) & (0xFF if size == 1 else 0xFFFF)).to_bytes(size, "big")
+class _Cut(NamedTuple):
+    """What stands at a beginning: so many bytes, which are a frame, or refused for a reason, or nothing at all."""
 
-
-def stands_at(rule: Checksum, frame: bytes) -> slice:
-    """Where the checksum stands in `frame`."""
-    start = rule.at % len(frame)
-    return slice(start, start + _SIZE[rule.algorithm])
+    length: int
+    frame: bytes | None = None
+    refused: str | None = None
 
 
 def fault(rule: Frame, frame: bytes) -> str | None:
-    """Why `frame`, of the right length and with the right sync, is refused: `end`, `checksum`, or None."""
-    if not frame.endswith(rule.end):
+    """Why `frame`, found where it should be, is refused: `end`, `checksum`, or None."""
+    if isinstance(rule, SyncedFrame) and not frame.endswith(rule.end):
         return "end"
-    if rule.checksum and frame[stands_at(rule.checksum, frame)] != checksum(rule.checksum, frame):
+    if rule.checksum and not checksum.is_good(rule.checksum, frame):
         return "checksum"
     return None
+
+
+def wrapped(rule: Frame, content: bytes) -> bytes:
+    """`content` as it goes over the wire, its checksum made good: what a framer takes apart again."""
+    content = checksum.sealed(rule.checksum, content)
+    match rule:
+        case DelimitedFrame():
+            return rule.start + content + rule.end
+        case StuffedFrame():
+            sent = {meant[0]: rule.escape + code for code, meant in rule.escapes.items()}
+            return rule.delimiter + b"".join(sent.get(byte, bytes([byte])) for byte in content) + rule.delimiter
+        case _:
+            return content
 
 
 class Framer:
     """Takes bytes as they come, gives whole good frames, and counts what it refused: the evidence for a sentence.
 
-    It holds less than one frame between calls.
+    It holds less than one frame between calls. `joining`: it starts in the middle of a stream, and gives nothing
+    that may be the rest of a frame that had begun before.
     """
 
-    def __init__(self, rule: Frame) -> None:
+    def __init__(self, rule: Frame, *, joining: bool = False) -> None:
         self._rule = rule
         self._pending = bytearray()
+        self._skipping = joining and joins_blind(rule)
+        """What comes next, up to an end, is the rest of a frame."""
+        self._lock = rule.lock if joining and isinstance(rule, SyncedFrame) else 1
+        self._run: list[bytes] = []
+        self._locked = self._lock == 1
+        self._looked = False
+        """Whether a good frame was already looked for behind the one that is not complete."""
         self.stray = 0
         """Bytes that belong to no good frame."""
         self.refused: Counter[str] = Counter()
-        """Candidates refused, by `checksum`, `end` or `length`."""
+        """Candidates refused, by `checksum`, `end`, `length` or `escape`."""
+
+    @property
+    def gap(self) -> float | None:
+        """Seconds of silence after which `idle` is to be called; None where silence means nothing now."""
+        if isinstance(self._rule, IdleFrame):
+            return self._rule.gap if self._pending or self._skipping else None
+        waits = self._pending and not self._looked and isinstance(self._rule, LengthPrefixedFrame | DispatchedFrame)
+        return QUIET if waits else None
 
     def feed(self, received: bytes) -> list[bytes]:
         """The good frames that `received` completes, oldest first."""
-        pending, sync = self._pending, self._rule.sync
+        pending = self._pending
         pending += received
+        self._looked = False
         frames: list[bytes] = []
         at = 0
         while True:
-            found = pending.find(sync, at)
-            if found < 0:
-                found = len(pending) - self._begun(at)
-            self.stray += found - at
-            at = found
-            length = self._length(at)
-            if length is None or at + length > len(pending):
+            begun = self._begin(at)
+            if begun > at:
+                self._stray(begun - at)
+                at = begun
+            cut = self._cut(at)
+            if cut is None:
                 break
-            candidate = bytes(pending[at : at + length])
-            refused = fault(self._rule, candidate) if length else "length"
-            if refused:
-                self.refused[refused] += 1
-                self.stray += 1
-                at += 1
-            else:
-                frames.append(candidate)
-                at += length
+            at += cut.length
+            if cut.refused:
+                self.refused[cut.refused] += 1
+                self._stray(cut.length)
+            elif cut.frame is not None:
+                self._give(cut.frame, frames)
         del pending[:at]
         return frames
 
-    def _begun(self, at: int) -> int:
-        """How many bytes at the end may be the beginning of a sync."""
-        longest = min(len(self._rule.sync) - 1, len(self._pending) - at)
-        return next((n for n in range(longest, 0, -1) if self._pending.endswith(self._rule.sync[:n])), 0)
+    def idle(self) -> list[bytes]:
+        """The frame that a silence of `gap` ends; or those that stand behind a false length, which still waits."""
+        rule, content = self._rule, bytes(self._pending)
+        if not isinstance(rule, IdleFrame):
+            return self._behind_a_false_start() if self.gap else []
+        self._pending.clear()
+        skipped, self._skipping = self._skipping, False
+        if not content or skipped:
+            self.stray += len(content)
+            return []
+        why = "length" if len(content) < rule.min_length else fault(rule, content)
+        if why:
+            self.refused[why] += 1
+            self.stray += len(content)
+            return []
+        return [content]
 
-    def _length(self, at: int) -> int | None:
-        """The length of the frame that starts at `at`; None: not known yet; 0: it says an impossible one."""
-        rule = self._rule
-        if isinstance(rule, FixedFrame):
-            return rule.length
-        start = at + rule.length_at
-        said = self._pending[start : start + LENGTH_TYPES[rule.length_type]]
-        if len(said) < LENGTH_TYPES[rule.length_type]:
+    def _behind_a_false_start(self) -> list[bytes]:
+        """Only if there is a good frame behind the first byte is that one known to be false."""
+        self._looked = True
+        inner = Framer(self._rule)
+        frames = inner.feed(bytes(self._pending[1:])) or inner.idle()
+        if frames:
+            self.refused["length"] += 1
+            self._stray(1 + inner.stray)
+            self.refused += inner.refused
+            self._pending = inner._pending
+        return frames
+
+    def _stray(self, count: int) -> None:
+        self.stray += count
+        if self._lock > 1:
+            self.stray += sum(map(len, self._run))
+            self._run.clear()
+            self._locked = False
+
+    def _give(self, frame: bytes, frames: list[bytes]) -> None:
+        if self._locked:
+            frames.append(frame)
+            return
+        self._run.append(frame)
+        if len(self._run) >= self._lock:
+            self._locked = True
+            frames += self._run
+            self._run.clear()
+
+    def _begin(self, at: int) -> int:
+        """Where the next candidate starts, at or behind `at`; else what may be the start of one at the end."""
+        match self._rule:
+            case DelimitedFrame() as rule if self._skipping:
+                found = self._pending.find(rule.end, at)
+                if found < 0:
+                    return len(self._pending) - self._begun(rule.end, at)
+                self._skipping = False
+                return found + len(rule.end)
+            case DelimitedFrame(start=mark):
+                pass
+            case StuffedFrame(delimiter=mark):
+                pass
+            case IdleFrame():
+                return at
+            case rule:
+                mark = rule.sync
+        found = self._pending.find(mark, at)
+        return found if found >= 0 else len(self._pending) - self._begun(mark, at)
+
+    def _begun(self, mark: bytes, at: int) -> int:
+        """How many bytes at the end may be the beginning of `mark`."""
+        longest = min(len(mark) - 1, len(self._pending) - at)
+        return next((n for n in range(longest, 0, -1) if self._pending.endswith(mark[:n])), 0)
+
+    def _cut(self, at: int) -> _Cut | None:
+        """What stands at `at`, or None: more bytes are needed to know."""
+        match self._rule:
+            case DelimitedFrame() as rule:
+                return None if self._skipping else self._line(rule, at)
+            case StuffedFrame() as rule:
+                return self._stuffed(rule, at)
+            case IdleFrame() as rule:
+                if len(self._pending) - at <= rule.max_length:
+                    return None
+                self._skipping = True
+                return _Cut(len(self._pending) - at, refused="length")
+            case rule:
+                return self._synced(rule, at)
+
+    def _synced(self, rule: SyncedFrame, at: int) -> _Cut | None:
+        length = self._length(rule, at)
+        if length == 0:
+            return _Cut(1, refused="length")
+        if length is None or at + length > len(self._pending):
             return None
-        length = int.from_bytes(said, "little" if rule.length_type.endswith("le") else "big") + rule.length_adds
-        return length if rule.shortest < length <= rule.max_length else 0
+        frame = bytes(self._pending[at : at + length])
+        why = fault(rule, frame)
+        return _Cut(1, refused=why) if why else _Cut(length, frame)
+
+    def _length(self, rule: SyncedFrame, at: int) -> int | None:
+        """The length of the frame that starts at `at`; None: not known yet; 0: it says an impossible one."""
+        match rule:
+            case FixedFrame():
+                return rule.length
+            case DispatchedFrame():
+                where = at + rule.id_at
+                return rule.lengths.get(self._pending[where], 0) if where < len(self._pending) else None
+            case LengthPrefixedFrame():
+                start = at + rule.length_at
+                said = self._pending[start : start + LENGTH_TYPES[rule.length_type]]
+                if len(said) < LENGTH_TYPES[rule.length_type]:
+                    return None
+                order = "little" if rule.length_type.endswith("le") else "big"
+                length = int.from_bytes(said, order) + rule.length_adds  # type: ignore[arg-type]
+                return length if rule.shortest < length <= rule.max_length else 0
+            case never:
+                assert_never(never)
+
+    def _line(self, rule: DelimitedFrame, at: int) -> _Cut | None:
+        first = at + len(rule.start)
+        behind = self._pending.find(rule.end, first)
+        whole = (len(self._pending) if behind < 0 else behind + len(rule.end)) - at
+        if whole > rule.max_length:
+            if rule.start:
+                return _Cut(1, refused="length")
+            # Without a start mark it has no second beginning: its rest must not pass for a line.
+            self._skipping = behind < 0
+            return _Cut(whole if behind >= 0 else whole - self._begun(rule.end, at), refused="length")
+        if behind < 0:
+            return None
+        again = self._pending.rfind(rule.start, first, behind) if rule.start else -1
+        if again >= 0:
+            # The start mark stands nowhere inside a line; an xor over both halves may well look right.
+            return _Cut(again - at, refused="end")
+        frame = bytes(self._pending[first:behind])
+        if not frame.strip():
+            return _Cut(whole)
+        why = fault(rule, frame)
+        return _Cut(1 if rule.start and why else whole, None if why else frame, why)
+
+    def _stuffed(self, rule: StuffedFrame, at: int) -> _Cut | None:
+        if at >= len(self._pending):
+            return None
+        behind = self._pending.find(rule.delimiter, at + 1)
+        if behind < 0:
+            too_long = len(self._pending) - at > 2 * rule.max_length
+            return _Cut(len(self._pending) - at, refused="length") if too_long else None
+        # The closing delimiter stays: where one was lost, it is the next frame's opening one.
+        length = behind - at
+        if length == 1:
+            return _Cut(1)
+        frame = _unstuffed(rule, self._pending[at + 1 : behind])
+        why = "escape" if frame is None else "length" if len(frame) > rule.max_length else fault(rule, frame)
+        return _Cut(length, None if why else frame, why)
+
+
+def _unstuffed(rule: StuffedFrame, stuffed: bytearray) -> bytes | None:
+    """In one pass: replacing escapes one after another would read `7d 5d 31` wrong. None: an escape for nothing."""
+    first, *rest = bytes(stuffed).split(rule.escape)
+    parts = [first]
+    for part in rest:
+        meant = rule.escapes.get(part[:1])
+        if meant is None:
+            return None
+        parts += [meant, part[1:]]
+    return b"".join(parts)

@@ -38,6 +38,9 @@ class Wire(Protocol):
     async def write(self, sent: bytes, within: float) -> None:
         """Hand all of `sent` to the wire within so many seconds. LinkError: it could not be done."""
 
+    async def wake(self, seconds: float) -> None:
+        """Hold the line in a break for so long, where that can be done from here."""
+
     async def close(self) -> None:
         """Give it up; bytes not yet sent are lost."""
 
@@ -59,8 +62,13 @@ async def _open(name: str, settings: Settings, line: Line) -> "DeviceWire":
         async with asyncio.timeout(OPEN_WITHIN):
             # Given up half-way, the port that the thread still opens closes itself when it is collected.
             port = await loop.run_in_executor(None, _configured, name, settings.port, baud, line_format)
+            # A lock binds only those who ask for it: gpsd, a modem prober or a getty do not.
+            others = await loop.run_in_executor(None, readers, settings.port)
     except TimeoutError:
         raise LinkError(f"{settings.port} for `{name}` does not open. Unplug its adapter and plug it back.") from None
+    if others:
+        port.close()
+        raise LinkError(also_read(name, settings.port, others))
     return DeviceWire(name, port)
 
 
@@ -115,18 +123,45 @@ def _group(path: str) -> str:
 
 def _holder(path: str) -> str:
     """Who has the device open, as far as /proc tells us."""
+    others = readers(path)
+    if others:
+        return others[0]
+    own = [f"another link of this gateway (pid {os.getpid()})"] if os.getpid() in _pids(path) else []
+    return own[0] if own else "another program"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """A device number alone is not one: each mount of devpts counts its ptys from 0."""
+    found = path.stat()
+    return found.st_dev, found.st_rdev
+
+
+def _pids(path: str) -> list[int]:
+    """The processes that have the device open, as far as /proc tells us."""
     try:
-        device = Path(path).stat().st_rdev
+        device = _identity(Path(path))
     except OSError:
-        return "another program"
+        return []
+    found = []
     for opened_file in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
-            if opened_file.stat().st_rdev == device:
-                pid = opened_file.parts[2]
-                if int(pid) == os.getpid():
-                    return f"another link of this gateway (pid {pid})"
-                return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
-    return "another program"
+            if _identity(opened_file) == device:
+                found.append(int(opened_file.parts[2]))
+    return sorted(set(found))
+
+
+def readers(path: str) -> list[str]:
+    """The other programs that have the device open: each takes bytes that we then do not see."""
+    found = []
+    for pid in _pids(path):
+        with contextlib.suppress(OSError):
+            if pid != os.getpid():
+                found.append(f"{Path('/proc', str(pid), 'comm').read_text().strip()} (pid {pid})")
+    return found
+
+
+def also_read(name: str, path: str, others: list[str]) -> str:
+    return f"{path} for `{name}` is also read by {', '.join(others)}: each loses bytes to the other. Stop it."
 
 
 class DeviceWire:
@@ -150,12 +185,21 @@ class DeviceWire:
                         break
                     received += some
             except BlockingIOError:
+                if not received:
+                    await self._look_for_thieves()
                 continue
             except OSError:
                 pass
             if not received:
                 raise self._gone()
         return bytes(received)
+
+    async def _look_for_thieves(self) -> None:
+        """There were bytes, and then there were none: somebody else has read them. LinkError: it is known who."""
+        path = str(self._port.port)
+        others = await asyncio.get_running_loop().run_in_executor(None, readers, path)
+        if others:
+            raise LinkError(also_read(self._name, path, others))
 
     async def write(self, sent: bytes, within: float) -> None:
         rest = memoryview(sent)
@@ -171,6 +215,15 @@ class DeviceWire:
             raise LinkError(f"`{self._name}` takes no bytes. Unplug its adapter and plug it back.") from None
         except OSError:
             raise self._gone() from None
+
+    async def wake(self, seconds: float) -> None:
+        # An adapter that knows no break makes it itself, or the sensors need none.
+        with contextlib.suppress(OSError):
+            self._port.break_condition = True
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._port.break_condition = False
 
     def _gone(self) -> LinkError:
         return LinkError(f"The adapter for `{self._name}` is unplugged: {self._port.port} hung up. Plug it back.")
@@ -247,6 +300,9 @@ class StreamWire:
                 await self._writer.drain()
         except OSError:
             raise self._gone() from None
+
+    async def wake(self, seconds: float) -> None:
+        """A raw TCP port carries no break: the serial server has to make it."""
 
     def _gone(self) -> LinkError:
         return LinkError(

@@ -85,7 +85,8 @@ def _other(expected: Any) -> Any:
     if hasattr(expected, "value"):
         if expected.value is None:
             return None
-        return dataclasses.replace(expected, value=expected.value + 7)
+        other = f"not_{expected.value}" if isinstance(expected.value, str) else expected.value + 7
+        return dataclasses.replace(expected, value=other)
     number, _, unit = str(expected).partition(" ")
     try:
         return f"{float(number) + 7} {unit}".strip()

@@ -35,7 +35,7 @@ PLANTOWER = {
         "length_type": "u16be",
         "length_adds": "4",
         "max_length": "44",
-        "checksum": {"algorithm": "sum16be", "over": ["0", "-2"], "at": "-2"},
+        "checksum": {"algorithm": "sum16", "over": ["0", "-2"], "at": "-2"},
     },
     "points": {
         name: {"quantity": name, "unit": "ug/m3", "at": at, "type": "u16be"}

@@ -1,0 +1,141 @@
+"""A wire as frames: what is heard of the sensors on it, and questions with their answers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from drivers.serial.codec import Heard
+from drivers.serial.dialogue import Command, Meaning
+from drivers.serial.framing import Framer
+from drivers.serial.sensor import Sensor
+from drivers.serial.settings import Profile, Settings
+from drivers.serial.transport import Wire
+
+WRITE_WITHIN = 5.0
+NOW = 0.001
+"""Seconds that are enough to find what is there already."""
+_ENDS = {Meaning.ASLEEP, Meaning.NOT_READY, Meaning.NO_NEW_VALUE, Meaning.FAILED, Meaning.RESTARTED, Meaning.WAIT}
+
+
+class Evidence:
+    """What came over the wire since the last good frame, or since the last sentence about it."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.bytes, self.stray, self.last = 0, 0, b""
+        self.refused: Counter[str] = Counter()
+
+    def add(self, received: bytes) -> None:
+        self.bytes += len(received)
+        self.last = (self.last + received)[-32:]
+
+    def sentence(self, link: str, device: str, name: str) -> tuple[str, str]:
+        """(which trouble it is, the sentence)."""
+        if not self.bytes:
+            return "silent", f"`{link}`: not one byte from {device}. Check power and the plug."
+        damaged = self.refused["checksum"]
+        if damaged:
+            say = f"`{link}`: {name} frames arrive damaged ({damaged} checksum errors). Check the cable and its ground."
+            return "damaged", say
+        say = f"`{link}`: bytes arrive but no {name} frame: wrong sensor, speed or wiring. Compare with the profile."
+        return "foreign", say
+
+    def more(self) -> dict[str, int | str]:
+        refused = {f"refused_{why}": count for why, count in self.refused.items()}
+        return {"bytes": self.bytes, "stray": self.stray, **refused, "last": self.last.hex(" ")}
+
+
+class Conversation:
+    """One open wire. Frames of one profile; on a shared wire all sensors have the same framing."""
+
+    def __init__(self, wire: Wire, profile: Profile, settings: Settings) -> None:
+        self._wire, self._profile, self._settings = wire, profile, settings
+        self._framer = Framer(profile.frame, joining=profile.mode == "push")
+        self._echo = b""
+        self._quiet_at = 0.0
+        """When the wire may be spoken on."""
+        self.evidence = Evidence()
+
+    async def frames(self, until: float) -> list[bytes]:
+        """Good frames as soon as there are any; none: it is `until` (loop time), or bytes came that are none yet."""
+        loop, framer = asyncio.get_running_loop(), self._framer
+        deadline = until if framer.gap is None else min(until, loop.time() + framer.gap)
+        try:
+            async with asyncio.timeout_at(deadline):
+                received = self._heard(await self._wire.read())
+        except TimeoutError:
+            return self._framed(framer.idle) if framer.gap is not None and deadline < until else []
+        self._quiet_at = max(self._quiet_at, loop.time() + self._profile.dialogue.gap)
+        self.evidence.add(received)
+        return self._framed(lambda: framer.feed(received))
+
+    def _framed(self, take: Callable[[], list[bytes]]) -> list[bytes]:
+        stray, refused = self._framer.stray, self._framer.refused.copy()
+        frames = take()
+        self.evidence.stray += self._framer.stray - stray
+        self.evidence.refused += self._framer.refused - refused
+        return frames
+
+    def _heard(self, received: bytes) -> bytes:
+        """Without our own words, where the adapter hears them."""
+        same = 0
+        while same < min(len(self._echo), len(received)) and self._echo[same] == received[same]:
+            same += 1
+        self._echo = self._echo[same:] if same == len(received) else b""
+        return received[same:]
+
+    async def send(self, sensor: Sensor, command: Command) -> None:
+        """Say it, when the wire is free. LinkError: it could not be said."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._quiet_at - loop.time()))
+        if self._profile.line.wakes:
+            await self._wire.wake(self._profile.line.wakes)
+        sent = sensor.codec.addressed(command.send, sensor.address)
+        await self._wire.write(sent, WRITE_WITHIN)
+        self._echo = sent if self._settings.echo else b""
+        self._quiet_at = loop.time() + max(command.wait, self._profile.dialogue.gap)
+
+    async def ask(self, sensor: Sensor, command: Command, *, reading: bool = False) -> Heard | None:
+        """The answer to a command; None: none came in time. `reading`: any reading is one. Others' frames are not."""
+        await self._drop()
+        await self.send(sensor, command)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._profile.dialogue.timeout
+        while loop.time() < deadline:
+            for frame in await self.frames(deadline):
+                if not sensor.codec.is_from(frame, sensor.address):
+                    self.evidence.refused["foreign"] += 1
+                    continue
+                heard = sensor.codec.read(frame)
+                if heard.refused:
+                    self.evidence.refused[heard.refused] += 1
+                    continue
+                if heard.message in command.answers or (reading and heard.samples) or heard.means in _ENDS:
+                    if heard.means is Meaning.WAIT:
+                        await self._wait(sensor, heard.wait)
+                    return heard
+        return None
+
+    async def _wait(self, sensor: Sensor, seconds: float) -> None:
+        """Until the sensor says that it is ready, or the time it asked for is over."""
+        loop = asyncio.get_running_loop()
+        over = loop.time() + seconds
+        while loop.time() < over:
+            for frame in await self.frames(over):
+                heard = sensor.codec.read(frame)
+                if sensor.codec.is_from(frame, sensor.address) and heard.means is Meaning.READY:
+                    return
+
+    async def _drop(self) -> None:
+        """A late answer to an earlier question must not pass for the answer to this one."""
+        loop = asyncio.get_running_loop()
+        over = loop.time() + self._profile.dialogue.timeout
+        while loop.time() < over:
+            try:
+                async with asyncio.timeout(NOW):
+                    self.evidence.add(await self._wire.read())
+            except TimeoutError:
+                break
+        self._framer = Framer(self._profile.frame)

@@ -1,0 +1,47 @@
+"""Hours in a street, as values: what an emulated sensor measures. In canonical units."""
+
+import math
+from enum import StrEnum
+
+DAY = 86_400.0
+
+
+class Scenario(StrEnum):
+    TRAFFIC = "traffic"
+    """A dry working day from eight in the morning: dust, noise and gas rise with the traffic."""
+    WEATHER = "weather"
+    """A front passes: wind rises and turns, it rains, pressure and temperature fall."""
+    NIGHT = "night"
+    """From midnight: dark, cool, still, clean."""
+
+
+_BEGINS = {Scenario.TRAFFIC: 8 * 3600.0, Scenario.WEATHER: 14 * 3600.0, Scenario.NIGHT: 0.0}
+
+
+def level(scenario: Scenario, quantity: str, second: float) -> float | None:
+    """The quantity after so many seconds; None: the scenario knows nothing of it."""
+    second = (_BEGINS[scenario] + second) % DAY
+    hour = second / 3600
+    rush = math.exp(-(((hour - 8.5) / 1.5) ** 2)) + math.exp(-(((hour - 18.5) / 2) ** 2))
+    sun = max(0.0, math.sin(math.pi * (hour - 6) / 14)) if 6 < hour < 20 else 0.0
+    storm = math.exp(-(((hour - 15) / 1.0) ** 2)) if scenario is Scenario.WEATHER else 0.0
+    levels = {
+        "pm1": 6 + 9 * rush,
+        "pm25": 9 + 14 * rush,
+        "pm10": 14 + 26 * rush,
+        "x_pm4": 12 + 20 * rush,
+        "co2": 430 + 60 * rush,
+        "x_co": 2 + 3 * rush,
+        "noise_laeq": 48 + 22 * min(1.0, rush),
+        "noise_las": 48 + 22 * min(1.0, rush),
+        "temperature": 12 + 9 * sun - 5 * storm,
+        "relative_humidity": 70 - 25 * sun + 25 * storm,
+        "air_pressure": 1013 - 12 * storm,
+        "wind_speed": 1.2 + 1.5 * sun + 11 * storm,
+        "wind_direction": (200 + 90 * storm) % 360,
+        "rain_intensity": 18 * storm,
+        "precipitation": 0.005 * second * (1 if storm > 0.05 else 0),
+        "solar_irradiance": 850 * sun * (1 - 0.8 * storm),
+        "illuminance": 90_000 * sun * (1 - 0.8 * storm),
+    }
+    return levels.get(quantity)
