@@ -188,6 +188,13 @@ async def floor(devices: int, seconds: float) -> dict[str, object]:
                 await script.wait()
 
 
+async def delivery(stage: Stage) -> None:
+    """Wait for the next batch, so that a window has whole ones."""
+    before = stage.platform.counts.records
+    while stage.platform.counts.records == before:
+        await asyncio.sleep(0.01)
+
+
 async def on_the_street(stage: Stage, what: Street, seconds: float, device: str | None) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -197,9 +204,11 @@ async def on_the_street(stage: Stage, what: Street, seconds: float, device: str 
     await stage.until(lambda: sum(row.delivered for row in stage.platform.per_device()) > 0)
     first = loop.time() - began
     await asyncio.sleep(5)
+    await delivery(stage)
     spent, written = cpu_seconds(pid), device_bytes(device)
     settled, start = stage.platform.counts.records, loop.time()
     await asyncio.sleep(seconds)
+    await delivery(stage)
     spent, took = cpu_seconds(pid) - spent, loop.time() - start
     settled, after = stage.platform.counts.records - settled, device_bytes(device)
     return {
