@@ -126,7 +126,9 @@ class Screen:
         lines = [head, ""]
         for device in snapshot["devices"]:
             dot = f"{_COLOUR[device['colour']]}●{_PLAIN}"
-            values = "  ".join(_value(point) for point in device["points"][:4] if point["value"] is not None)
+            told = [point for point in device["points"] if point["value"] is not None]
+            told.sort(key=lambda point: point["phase"] is not None)
+            values = "  ".join(_value(point) for point in told[:4])
             lines.append(f"{dot} {device['id']:<16} {device['readings']:>7}  {device['say'] or values}"[:150])
         self._out.write(f"\033[{self._lines}F\033[J" if self._lines else "")
         self._out.write("\n".join(lines) + "\n")
