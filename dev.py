@@ -48,6 +48,7 @@ GENERATED: tuple[tuple[str, ...], ...] = (("lampione", "schema", "--check"),)
 PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "strace": (("strace",), "strace"),
     "systemd-analyze": (("systemd-analyze",), "systemd"),
+    "gcc": (("gcc",), "gcc libc6-dev"),
     "libmodbus": (("gcc", "/usr/include/modbus/modbus.h"), "gcc libc6-dev libmodbus-dev"),
     "chromium": (("chromium",), "chromium"),
 }
