@@ -89,9 +89,17 @@ def add_secrets(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_state(command: argparse.ArgumentParser, what: str) -> None:
+    """The argument `state` of every verb that knows the running gateway's folder."""
+    folder = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/lampione"))
+    where = "$STATE_DIRECTORY, else /var/lib/lampione"
+    command.add_argument("--state", type=Path, default=folder, metavar="DIR", help=f"{what} ({where})")
+
+
 def _unknown_verb(word: str) -> int:
     from gateway.diagnostic import unknown
 
     why, fix = unknown(word, list(VERBS))
-    print(f"lampione: {why} {fix}", file=sys.stderr)
+    stop = "" if why.endswith("?") else "."
+    print(f"lampione: {why}{stop} {fix}", file=sys.stderr)
     return 2

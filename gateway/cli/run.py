@@ -2,33 +2,29 @@
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
-from pathlib import Path
 
 from gateway.app import Gateway
-from gateway.cli import add_site
-from gateway.errors import StorageError
+from gateway.cli import add_site, add_state
+from gateway.errors import ConfigError, StorageError
 from gateway.log import configure
 from gateway.site import Credentials, load_or_last_good
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_site(parser)
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(os.environ.get("STATE_DIRECTORY", "/var/lib/lampione")),
-        metavar="DIR",
-        help="folder of the buffer and the last good site file ($STATE_DIRECTORY, else /var/lib/lampione)",
-    )
+    add_state(parser, "folder of the buffer and the last good site file")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or SIGINT, 1 where the disk refuses, 2 where neither this site file nor a last good one runs."""
     configure()
-    args.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        args.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        say = f"The state folder {args.state} cannot be made: {error.strerror}. Give another one with --state."
+        raise ConfigError(say) from None
     site, rejected = load_or_last_good(args.site, args.state)
     say = ""
     if rejected:

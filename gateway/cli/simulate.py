@@ -5,25 +5,29 @@ import asyncio
 import signal
 from pathlib import Path
 
-from gateway.cli import add_site
+from gateway.cli import add_site, add_state
 from gateway.simulate import Simulation
 from gateway.site import Credentials, Site, load
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_site(parser)
+    add_state(parser, "the gateway's state folder: what it listens on stands there")
     parser.add_argument(
-        "--out", type=Path, required=True, help="where to write the site file that finds the emulators; run this one"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the site file to write, which finds the emulators: run that one (running.yaml beside SITE)",
     )
     parser.add_argument(
-        "--state", type=Path, required=True, help="the gateway's state folder: what it listens on stands there"
+        "--produced", type=Path, metavar="FILE", help="keep the number of values produced by each device here"
     )
-    parser.add_argument("--produced", type=Path, help="file to keep with the number of values produced by each device")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or SIGINT; 2 where the site file is wrong."""
     site = load(args.site)
+    args.out = args.out or args.site.with_name("running.yaml")
     asyncio.run(_play(site, args))
     return 0
 
