@@ -112,7 +112,9 @@ class Played:
             if message in self.profile.readings:
                 return [frame for frame in frames if self._codec.read(frame).message == message][:1]
             if message in self._examples:
-                return [self._codec.answering(self._examples[message][0][0], self._address)]
+                frame, heard = self._examples[message][0]
+                ready = self._meaning([Meaning.READY]) if heard.means is Meaning.WAIT else []
+                return [self._codec.answering(frame, self._address), *ready]
         return []
 
     def _meaning(self, wanted: Sequence[Meaning]) -> list[bytes]:
@@ -136,13 +138,9 @@ class Played:
 
     def damaged(self, sent: bytes) -> bytes:
         """One bit of a value is wrong, as the wire carries it; text gets a byte that is none."""
-        heard = self._codec.read(self._whole(sent))
-        point = next(self.profile.points[slug] for slug in heard.samples)
-        at = next((place for place in point.places if isinstance(place, int) and place >= 0), 0)
-        if isinstance(self.profile.layout_of(heard.message), Binary) and at < len(sent):
-            return sent[:at] + bytes([sent[at] ^ 0x10]) + sent[at + 1 :]
         middle = len(sent) // 2
-        return sent[:middle] + b"\xff" + sent[middle + 1 :]
+        is_binary = isinstance(self.profile.layout_of(self._codec.read(self._whole(sent)).message), Binary)
+        return sent[:middle] + (bytes([sent[middle] ^ 0x10]) if is_binary else b"\xff") + sent[middle + 1 :]
 
     def with_inside(self, frame: bytes, mark: bytes) -> bytes:
         """`mark` stands where the first value does."""
