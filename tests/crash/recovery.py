@@ -67,7 +67,7 @@ async def judge(folder: Path, given: dict[Lane, Promise]) -> list[Fault]:
 
 
 async def _go_on(buffer: Buffer, lane: Lane, head: int) -> None:
-    await buffer.emit([make(lane, head)], lane=lane)
+    await buffer.state("writer/").emit([make(lane, head)], lane=lane, state={f"{lane}/last": head})
     await buffer.lanes[lane].news(head)
 
 

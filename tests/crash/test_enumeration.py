@@ -3,9 +3,8 @@
 import itertools
 import random
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from tests.crash.trace import Operation, Said, record
 pytestmark = [pytest.mark.needs("strace"), pytest.mark.fault]
 
 LIVES, RECORDS = "3", "50"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where that is possible: five hundred starts need no real flushes."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +69,34 @@ def kinds(bad: Sequence[Sequence[Fault]]) -> Counter[str]:
     return Counter(kind for found in bad for kind in {fault.kind for fault in found})
 
 
-async def test_no_power_cut_loses_what_was_promised(folder: Path) -> None:
-    done = work(folder, "--lives", LIVES, "--records", RECORDS)
-    assert await cut_off(folder, done, 480, seed=1) == []
+async def test_no_power_cut_loses_what_was_promised(fast_folder: Path) -> None:
+    done = work(fast_folder, "--lives", LIVES, "--records", RECORDS)
+    assert await cut_off(fast_folder, done, 480, seed=1) == []
 
 
 @pytest.mark.xfail(strict=False, reason="Buffer.open does not flush the folders above the one that it makes")
-async def test_nor_where_the_buffer_makes_its_own_folder(folder: Path) -> None:
-    done = work(folder, "--lives", "1", "--records", "20", below="state/buffer")
-    assert await cut_off(folder, done, 80, seed=1) == []
+async def test_nor_where_the_buffer_makes_its_own_folder(fast_folder: Path) -> None:
+    done = work(fast_folder, "--lives", "1", "--records", "20", below="state/buffer")
+    assert await cut_off(fast_folder, done, 80, seed=1) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 5))
-async def test_nor_do_many_more(folder: Path, seed: int) -> None:
-    done = work(folder, "--lives", "5", "--records", RECORDS)
-    assert await cut_off(folder, done, 800, seed=seed) == []
+async def test_nor_do_many_more(fast_folder: Path, seed: int) -> None:
+    done = work(fast_folder, "--lives", "5", "--records", RECORDS)
+    assert await cut_off(fast_folder, done, 800, seed=seed) == []
 
 
-async def test_commits_that_are_not_flushed_are_noticed(folder: Path) -> None:
-    done = work(folder, "--lives", LIVES, "--records", RECORDS, "--weak")
-    found = kinds(await cut_off(folder, done, 120, seed=1))
+async def test_commits_that_are_not_flushed_are_noticed(fast_folder: Path) -> None:
+    done = work(fast_folder, "--lives", LIVES, "--records", RECORDS, "--synchronous", "NORMAL")
+    found = kinds(await cut_off(fast_folder, done, 120, seed=1))
     assert found[LOST] >= 30, found
     assert found[AGAIN] >= 30, found
     assert found[WRONG] == found[START] == 0, "and told from damage"
 
 
-async def test_names_that_are_not_flushed_are_noticed(folder: Path) -> None:
-    done = work(folder, "--lives", LIVES, "--records", RECORDS)
+async def test_names_that_are_not_flushed_are_noticed(fast_folder: Path) -> None:
+    done = work(fast_folder, "--lives", LIVES, "--records", RECORDS)
     careless = replace(done, operations=without_folder_flushes(done.operations, done.root))
-    found = kinds(await cut_off(folder, careless, 120, seed=1))
+    found = kinds(await cut_off(fast_folder, careless, 120, seed=1))
     assert found[LOST] >= 30, found

@@ -1,7 +1,7 @@
 """A gateway's buffer under load, as a process that can be cut off; it says on stdout what it was promised.
 
-`python -m tests.crash.writer FOLDER --lives 3 --records 60 [--weak]`. Each life is a process of its own on the same
-folder: every second one closes the buffer, the others end in the middle of their work. Lines, each one write(2):
+`python -m tests.crash.writer FOLDER --lives 3 --records 60`. Each life is a process of its own on the same folder:
+every second one closes the buffer, the others end in the middle of their work. Lines, each one write(2):
 
     open billing 1a2b3c4d 17    the lane is open under this epoch, the next record gets seq 17
     safe billing 21             records up to seq 21 are promised
@@ -110,15 +110,15 @@ async def live(folder: Path, records: int, *, closes: bool) -> None:
         os._exit(1)
 
 
-def weaken() -> None:
-    """For the positive control: what SQLite does when nobody asks for a flush at each commit."""
+def weaken(synchronous: str) -> None:
+    """For the positive controls: what SQLite does when nobody asks for a flush at each commit."""
 
     class Weak(sqlite3.Connection):
         def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
-            return super().execute(sql.replace("synchronous=FULL", "synchronous=NORMAL"), *rest)
+            return super().execute(sql.replace("synchronous=FULL", f"synchronous={synchronous}"), *rest)
 
         def executescript(self, sql: str) -> sqlite3.Cursor:
-            return super().executescript(sql.replace("synchronous=FULL", "synchronous=NORMAL"))
+            return super().executescript(sql.replace("synchronous=FULL", f"synchronous={synchronous}"))
 
     real = sqlite3.connect
     sqlite3.connect = lambda *args, **options: real(*args, **options | {"factory": Weak})  # type: ignore[assignment]
@@ -129,10 +129,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lives", type=int, default=1)
     parser.add_argument("--records", type=int, default=10**9)
-    parser.add_argument("--weak", action="store_true")
+    parser.add_argument("--synchronous", default="FULL", choices=["FULL", "NORMAL", "OFF"])
     asked = parser.parse_args()
-    if asked.weak:
-        weaken()
+    weaken(asked.synchronous)
     for life in range(asked.lives):
         child = os.fork()
         if not child:

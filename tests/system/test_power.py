@@ -1,0 +1,167 @@
+"""Real file systems that lose their power, fill up, or turn read-only under a buffer. For root only."""
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.buffer import Buffer
+from gateway.errors import StorageError
+from gateway.model import Lane, Receipt
+from tests.crash.recovery import LOST, START, Fault, judge, promises
+from tests.crash.writer import UPLINK, make, opened
+from tests.volumes import Volume, volume
+
+pytestmark = [pytest.mark.fault, pytest.mark.needs("mkfs.ext4")]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Volume]:
+    with volume(tmp_path, 64) as disk:
+        yield disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Volume]:
+    with volume(tmp_path, 12) as disk:
+        yield disk
+
+
+async def work_until_cut(disk: Volume, said: Path, after: float, *words: str) -> None:
+    """A writer at work on the disk, whose power goes `after` seconds from its first promise."""
+    before = _promised(said)
+    with said.open("ab") as out:
+        command = [sys.executable, "-m", "tests.crash.writer", disk.top / "buffer", *words]
+        writer = await asyncio.create_subprocess_exec(*command, stdout=out)
+    async with asyncio.timeout(30):
+        while _promised(said) == before:  # noqa: ASYNC110 - it is another process's event
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(after)
+    disk.cut_power()
+    async with asyncio.timeout(30):
+        assert await writer.wait() == 1, "the disk refused, and the writer ended"
+    disk.restart()
+
+
+def _promised(said: Path) -> int:
+    return said.read_text().count("safe billing")
+
+
+async def cycles(disk: Volume, folder: Path, count: int, *words: str) -> tuple[list[Fault], int]:
+    """Cut the power `count` times, on one buffer that lives on. Returns what is wrong, and how much was promised."""
+    dice = random.Random(count)
+    said = folder / "said"
+    said.touch()
+    found: list[Fault] = []
+    for _ in range(count):
+        await work_until_cut(disk, said, dice.uniform(0.0, 0.5), *words)
+        found += await judge(disk.top / "buffer", promises(said.read_text().splitlines()))
+    return found, sum(promise.safe for promise in promises(said.read_text().splitlines()).values())
+
+
+async def test_power_cuts_lose_nothing_that_was_promised(disk: Volume, tmp_path: Path) -> None:
+    found, safe = await cycles(disk, tmp_path, 3)
+    assert found == []
+    assert safe > 100
+
+
+@pytest.mark.slow
+async def test_nor_do_thirty(disk: Volume, tmp_path: Path) -> None:
+    found, safe = await cycles(disk, tmp_path, 30)
+    assert found == []
+    assert safe > 1000
+
+
+async def test_a_power_cut_is_one(disk: Volume, tmp_path: Path) -> None:
+    """The positive control: commits that nobody flushes are lost."""
+    found, _ = await cycles(disk, tmp_path, 1, "--synchronous", "OFF")
+    assert {LOST, START} & {fault.kind for fault in found}, found
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Buffer]:
+    buffer = await opened(folder)
+    async with asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(buffer.run())
+        yield buffer
+        run.cancel()
+    await buffer.close()
+
+
+async def emitted(buffer: Buffer, lane: Lane, count: int) -> int:
+    """How many of `count` records, one by one, were promised before the disk refused."""
+    for done in range(count):
+        head = buffer.lanes[lane].head
+        try:
+            async with asyncio.timeout(10):
+                await buffer.state("writer/").emit([make(lane, head)], lane=lane, state={f"{lane}/last": head})
+        except StorageError:
+            return done
+    return count
+
+
+async def said_so_far(buffer: Buffer) -> list[str]:
+    """The lines that the writer would have said."""
+    lanes = buffer.lanes.values()
+    return [
+        line for lane in lanes for line in (f"open {lane.lane} {lane.epoch} 1", f"safe {lane.lane} {lane.head - 1}")
+    ]
+
+
+@pytest.mark.xfail(strict=False, reason="a full disk is a deadlock: the log cannot grow, so nothing can be deleted")
+async def test_a_full_disk_refuses_loudly_and_goes_on_when_there_is_room(small_disk: Volume) -> None:
+    folder = small_disk.top / "buffer"
+    async with running(folder) as buffer:
+        assert await emitted(buffer, Lane.BILLING, 50) == 50
+        stranger = small_disk.fill()
+        kept = await emitted(buffer, Lane.BILLING, 5000)
+        assert kept < 5000, "it says so when nothing more can be kept"
+        safe = buffer.lanes[Lane.BILLING].head - 1
+        assert safe == 50 + kept
+        # What the platform has settled makes room, also on a full disk.
+        lane = buffer.lanes[Lane.BILLING]
+        lane.settle(UPLINK, Receipt(lane.epoch, ((1, safe - 10),)))
+        async with asyncio.timeout(20):
+            while await emitted(buffer, Lane.BILLING, 20) < 20:  # noqa: ASYNC110 - it waits for the disk
+                await asyncio.sleep(0.5)
+        said = await said_so_far(buffer)
+    again = await judge(folder, promises([*said, f"sent billing {safe - 10}"]))
+    assert again == [], "it starts on a full disk, with all that it had, and takes records"
+    stranger.unlink()
+    async with running(folder) as buffer:
+        assert await emitted(buffer, Lane.BILLING, 2000) == 2000
+
+
+async def test_a_disk_that_turns_read_only_is_said_and_loses_nothing(disk: Volume) -> None:
+    folder = disk.top / "buffer"
+    async with running(folder) as buffer:
+        assert await emitted(buffer, Lane.BILLING, 50) == 50
+        said = await said_so_far(buffer)
+        disk.fail()
+        assert await emitted(buffer, Lane.BILLING, 1) == 0
+        assert buffer.lanes[Lane.BILLING].error
+        async with asyncio.timeout(1):
+            await buffer.emit([make(Lane.TELEMETRY, 1)])
+    disk.restart()
+    assert await judge(folder, promises(said)) == []
+
+
+@pytest.mark.xfail(strict=False, reason="Buffer.open raises OSError on a read-only disk")
+async def test_a_disk_that_is_read_only_at_the_start_is_no_reason_not_to_start(disk: Volume) -> None:
+    folder = disk.top / "buffer"
+    async with running(folder) as buffer:
+        assert await emitted(buffer, Lane.BILLING, 50) == 50
+        said = await said_so_far(buffer)
+    disk.remount("ro")
+    async with running(folder) as buffer:
+        assert await emitted(buffer, Lane.BILLING, 1) == 0
+        disk.remount("rw")
+        async with asyncio.timeout(45):
+            while not await emitted(buffer, Lane.BILLING, 1):  # noqa: ASYNC110 - it waits for the disk
+                await asyncio.sleep(0.5)
+        said += await said_so_far(buffer)
+    assert await judge(folder, promises(said)) == []
