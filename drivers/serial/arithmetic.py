@@ -133,7 +133,7 @@ def _root(polynomial: Sequence[float], value: float) -> float:
     return x
 
 
-_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)")
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%#/]*)", re.ASCII)
 
 
 def measured(word: str) -> tuple[float, str] | None:

@@ -178,7 +178,7 @@ class Sensor:
             case Shift.MEASURING:
                 told = {slug: sample for slug, one in self._series.items() if (sample := one.flush()) is not None}
                 self.shift = Shift.RESTING
-                cycle_at = self._cycle_at or now
+                cycle_at = now if self._cycle_at is None else self._cycle_at
                 passed = math.floor((now - cycle_at) / self._cycle) + 1
                 self._cycle_at = self._turns_at = cycle_at + passed * self._cycle
                 return "sleep", self._as_readings(told, at)

@@ -176,3 +176,10 @@ def _jumped(story: Coroutine[Any, Any, None]) -> None:
 def jumped() -> Callable[[Coroutine[Any, Any, None]], None]:
     """Run a story in jumped time: seconds of silence cost nothing, and a busy machine is not mistaken for one."""
     return _jumped
+
+
+@pytest.fixture
+def wxt530() -> Profile:
+    profile = profiles.load(PROFILES / "vaisala-wxt530.yaml", lambda _driver: Profile)
+    assert isinstance(profile, Profile)
+    return profile
