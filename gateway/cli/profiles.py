@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from drivers.serial.draft import DraftError, draft
 from gateway import document, load, profile
 from gateway.cli import SITE
 from gateway.diagnostic import DocumentError, unknown
@@ -32,6 +33,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="check profile files, and run their own examples")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a profile")
     check.add_argument("--json", action="store_true", help="as JSON")
+    new = actions.add_parser("new", help="start a serial profile from a capture")
+    new.add_argument("name", metavar="NAME", help="maker-model, in small letters")
+    new.add_argument("capture", type=Path, metavar="CAPTURE", help="bytes as `lampione monitor --save` keeps them")
+    new.add_argument("--baud", type=int, default=9600, metavar="N", help="bits per second (9600)")
+    new.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.yaml there instead of showing it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
             return _list(Catalogue(profile_folders(args.site)), args.json)
         case "show":
             return _show(Catalogue(profile_folders(args.site)), args.name, args.json)
+        case "new":
+            return _new(args.name, args.capture, args.baud, args.out)
         case _:
             return _check(args.files, args.json)
 
@@ -94,6 +102,28 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
     else:
         print(f"# {path}")
         print(path.read_text(), end="")
+    return 0
+
+
+def _new(name: str, capture: Path, baud: int, out: Path | None) -> int:
+    try:
+        received = capture.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{capture} cannot be read: {error.strerror}. Check the path.") from None
+    try:
+        text = draft(name, received, baud)
+    except DraftError as error:
+        raise ConfigError(f"{capture} shows no frames: {error}. Capture for longer, at the sensor's speed.") from None
+    load.profile(document.parse(text, f"{name}.yaml"), name)
+    if out is None:
+        print(text, end="")
+        return 0
+    path = out / f"{name}.yaml"
+    if path.exists():
+        raise ConfigError(f"{path} is there already. Remove it, or choose another name.")
+    path.write_text(text)
+    print(f"{path}: frames are recognised. Now name its points from the maker's document, and check it:")
+    print(f"lampione profiles check {path}")
     return 0
 
 

@@ -1,0 +1,170 @@
+"""`lampione monitor --raw`: what comes over a serial port, as bytes, frames and values side by side."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO
+
+from drivers.serial import Profile as SerialProfile
+from drivers.serial import Settings, transport
+from drivers.serial.codec import Codec, Heard
+from drivers.serial.framing import Framer
+from drivers.serial.settings import Line
+from gateway import document, load
+from gateway.cli import SITE
+from gateway.diagnostic import unknown
+from gateway.errors import ConfigError
+from gateway.profile import Catalogue
+from gateway.site.read import profile_folders
+
+WIDTH = 16
+"""Bytes in a row."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", required=True, metavar="PORT", help="/dev/serial/by-id/… or tcp://host:port")
+    parser.add_argument("--profile", metavar="P", help="a profile's name or file: frames and values are shown, too")
+    parser.add_argument("--baud", metavar="N", help="bits per second (the profile's, else 9600)")
+    parser.add_argument("--format", metavar="F", help="data bits, parity, stop bits (the profile's, else 8N1)")
+    parser.add_argument("--ask", action="store_true", help="send the questions of a profile that is polled")
+    parser.add_argument("--seconds", type=float, metavar="S", help="end after so many (else with Ctrl-C)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the bytes, for `lampione profiles new`")
+    parser.add_argument(
+        "--site", type=Path, default=SITE, metavar="SITE", help=f"profiles beside this site file come first ({SITE})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: something was heard; 1: not one byte; 2: no such profile; 3: the port cannot be opened."""
+    profile = _profile(args.profile, args.site) if args.profile else None
+    keys = {"driver": "serial", "port": args.raw, "baud": args.baud, "format": args.format}
+    settings = document.check(document.parse("{}", "--raw"), Settings, {key: one for key, one in keys.items() if one})
+    line = profile.line if profile else Line(baud=9600)
+    watched = Watched(profile)
+    print(f"{'s':>8}  {'bytes':{3 * WIDTH - 1}}  {'text':{WIDTH}}  frames and values")
+    if args.save:
+        with args.save.open("wb") as file:
+            asyncio.run(_watch(settings, line, watched, args, file))
+    else:
+        asyncio.run(_watch(settings, line, watched, args, None))
+    print(watched.summary(), file=sys.stderr)
+    return 0 if watched.count else 1
+
+
+async def _watch(
+    settings: Settings, line: Line, watched: "Watched", args: argparse.Namespace, file: BinaryIO | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with transport.opened("monitor", settings, line) as wire:
+        asking = loop.create_task(_ask(wire, watched.profile)) if args.ask and watched.profile else None
+        try:
+            async with asyncio.timeout(args.seconds):
+                while True:
+                    for row in watched.rows(loop.time() - began, received := await _some(wire, watched.framer)):
+                        print(row, flush=True)
+                    if file:
+                        file.write(received)
+        except TimeoutError:
+            pass
+        finally:
+            if asking:
+                asking.cancel()
+
+
+async def _some(wire: transport.Wire, framer: Framer | None) -> bytes:
+    """What comes next; nothing, where a silence ends a frame."""
+    gap = framer.gap if framer else None
+    reading = wire.read()
+    if gap is None:
+        return await reading
+    try:
+        async with asyncio.timeout(gap):
+            return await reading
+    except TimeoutError:
+        return b""
+
+
+async def _ask(wire: transport.Wire, profile: SerialProfile) -> None:
+    for name in profile.dialogue.init:
+        await wire.write(profile.commands[name].send, 1)
+        await asyncio.sleep(max(profile.dialogue.gap, 0.1))
+    while True:
+        for name in profile.dialogue.poll:
+            await wire.write(profile.commands[name].send, 1)
+            await asyncio.sleep(max(profile.commands[name].wait, profile.dialogue.gap, 0.1))
+        await asyncio.sleep(profile.cadence)
+
+
+def _profile(name: str, site: Path) -> SerialProfile:
+    path = Path(name)
+    if not path.suffix:
+        catalogue = Catalogue(profile_folders(site))
+        try:
+            path = catalogue.path(name)
+        except KeyError:
+            why, fix = unknown(name, catalogue.names())
+            raise ConfigError(f"profile {why} {fix}") from None
+    found = load.profile(document.read(path), path.stem)
+    if not isinstance(found, SerialProfile):
+        raise ConfigError(f"{name} is for {found.driver}: it says nothing about bytes on a serial port.")
+    return found
+
+
+@dataclass
+class Watched:
+    """What has come, and what it means by `profile`."""
+
+    profile: SerialProfile | None
+    count: int = 0
+    frames: int = 0
+    framer: Framer | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.framer = Framer(self.profile.frame) if self.profile else None
+        self._codec = Codec(self.profile) if self.profile else None
+
+    def rows(self, second: float, received: bytes) -> Iterator[str]:
+        """One or more lines: time, bytes, text, and what was recognised."""
+        self.count += len(received)
+        parts = [received[at : at + WIDTH] for at in range(0, len(received), WIDTH)]
+        for number, (part, found) in enumerate(zip_longest(parts, self._found(received))):
+            when = f"{second:8.3f}" if number == 0 else " " * 8
+            part = part or b""
+            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+            yield f"{when}  {part.hex(' '):{3 * WIDTH - 1}}  {text:{WIDTH}}  {found or ''}".rstrip()
+
+    def _found(self, received: bytes) -> list[str]:
+        if self.framer is None or self._codec is None:
+            return []
+        refused = self.framer.refused.copy()
+        frames = self.framer.feed(received) if received else self.framer.idle()
+        self.frames += len(frames)
+        found = [line for frame in frames for line in self._said(frame, self._codec.read(frame))]
+        return found + [f"refused: {why}" for why in (self.framer.refused - refused).elements()]
+
+    def _said(self, frame: bytes, heard: Heard) -> Iterator[str]:
+        assert self.profile
+        what = f" {heard.message}" if heard.message else ""
+        if heard.refused or heard.means:
+            yield f"[{len(frame)} B{what}] {heard.refused or heard.means}" + (f": {heard.say}" if heard.say else "")
+            return
+        yield f"[{len(frame)} B{what}]" + (f" {heard.say}" if heard.say else "")
+        for slug, sample in heard.samples.items():
+            unit = self.profile.points[slug].canonical_unit
+            said = "no value" if sample.value is None else f"{sample.value} {unit}"
+            yield f"  {slug} = {said}" + (f" ({sample.quality}, {sample.reason})" if sample.reason else "")
+
+    def summary(self) -> str:
+        if not self.count:
+            return "Not one byte. Check power, plug and, if the sensor only answers, use --ask with its profile."
+        if self.framer is None:
+            return f"{self.count} bytes. With --profile, frames and values are shown, too."
+        refused = ", ".join(f"{count} {why}" for why, count in self.framer.refused.items())
+        return f"{self.count} bytes, {self.frames} frames, {self.framer.stray} stray bytes" + (
+            f"; refused: {refused}." if refused else "."
+        )
