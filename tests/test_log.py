@@ -143,4 +143,4 @@ def test_importing_it_stays_cheap() -> None:
         "print(rss() - before)\n"
     )
     grown = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
-    assert grown < 6 * 1024, f"{grown} kB"
+    assert grown < 10 * 1024, f"{grown} kB"

@@ -60,7 +60,7 @@ def test_a_service_manager_that_is_gone_or_does_not_read_costs_nothing(
     [
         ("30000000", None, 30.0),
         ("30000000", "own", 30.0),
-        ("30000000", "1", None),
+        ("30000000", "other", None),
         ("0", None, None),
         ("x", None, None),
     ],
@@ -72,5 +72,5 @@ def test_the_watchdog_interval(
     if process is None:
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
     else:
-        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if process == "own" else process)
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + (process == "other")))
     assert Notifier().watchdog == seconds
