@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from drivers.modbus import frames
-from drivers.modbus.codec import Field, encode
+from drivers.modbus.codec import Field, encode, lay
 from drivers.modbus.frames import WRITE_SEVERAL, Request
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
@@ -50,7 +50,7 @@ class _Unit:
         for slug, field in self.fields.items():
             if field.fc == request.function and field.addr < end and field.end > request.addr:
                 whole += request.addr <= field.addr and field.end <= end
-                words.update(enumerate(self._words(slug, field), field.addr))
+                words.update(self._registers(slug, field))
         wanted = range(request.addr, end)
         missing = [addr for addr in wanted if addr not in words]
         if len(missing) == request.count or (missing and not line.max_hole):
@@ -69,11 +69,12 @@ class _Unit:
                 return 0
         return BAD_ADDRESS
 
-    def _words(self, slug: str, field: Field) -> tuple[int, ...]:
+    def _registers(self, slug: str, field: Field) -> dict[int, int]:
+        """Address to register: what is held, or what the day brings."""
         if slug in self.stored:
-            return self.stored[slug]
+            return dict(enumerate(self.stored[slug], field.addr))
         place = self.places[slug]
-        return encode(field, self.day.value(place.quantity, place.phase, place.direction))
+        return lay(field, self.day.value(place.quantity, place.phase, place.direction))
 
 
 class Emulator:
@@ -131,10 +132,14 @@ class Emulator:
         assert fault is None or fault in get_args(Fault)
         self._by_id[device_id].fault = fault
 
-    def set(self, device_id: str, slug: str, value: float | tuple[int, ...]) -> None:
-        """Hold a point at `value` (canonical), or at these very registers."""
+    def set(self, device_id: str, slug: str, value: float | str | tuple[int, ...]) -> None:
+        """Hold a point at `value` (canonical), or at these very registers, from the first that it needs."""
         unit = self._by_id[device_id]
-        unit.stored[slug] = value if isinstance(value, tuple) else encode(unit.fields[slug], value)
+        field = unit.fields[slug]
+        if not isinstance(value, tuple):
+            laid = lay(field, value)
+            value = tuple(laid.get(addr, 0) for addr in range(field.addr, field.end))
+        unit.stored[slug] = value
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)

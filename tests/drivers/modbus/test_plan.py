@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.codec import Field, Kind
+from drivers.modbus.codec import WIDTH, Field, Kind
 from drivers.modbus.plan import plan
 
 from .conftest import SDM630
 
 fields = st.lists(
-    st.builds(Field, fc=st.sampled_from([3, 4]), addr=st.integers(0, 400), kind=st.sampled_from(list(Kind))),
+    st.builds(Field, fc=st.sampled_from([3, 4]), addr=st.integers(0, 400), kind=st.sampled_from(sorted(WIDTH))),
     max_size=40,
 )
 

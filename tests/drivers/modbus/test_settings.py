@@ -79,7 +79,7 @@ def test_text_as_it_comes_from_yaml() -> None:
 @pytest.mark.parametrize(
     ("at", "value", "why"),
     [
-        (("points", "power", "addr"), "0x10000", "too large: at most 65535"),
+        (("points", "power", "addr"), "0x10000", "65536 is 65536 on the wire"),
         (("points", "power", "scale"), "0", "a scale of 0"),
         (("points", "power", "scale"), "nan", "finite number"),
         (("points", "power", "range"), ["5", "1"], "is empty"),
@@ -88,7 +88,8 @@ def test_text_as_it_comes_from_yaml() -> None:
         (("points", "power", "adr"), "1", "`adr` is unknown; did you mean `addr`?"),
         (("line", "pairs"), "true", "breaks `pairs`"),
         (("line", "max_regs"), "126", "too large: at most 125"),
-        (("address_base",), "modicom", "`modicom` is unknown"),
+        (("address_base",), "zero", "`zero` is unknown"),
+        (("address_base",), "modicom", "no Modicom address"),
         (("writes", "limit", "max"), None, "needs its bounds"),
         (("writes", "limit", "max"), "70000", "70000 does not fit into u16"),
         (("writes", "power"), MINIMAL["writes"]["limit"], "under `points` and under `writes`"),
@@ -113,12 +114,16 @@ def test_mistakes_in_a_profile_are_said(at: tuple[str, ...], value: Any, why: st
     [
         (
             {"host": "10.0.0.7", "port": "/dev/ttyUSB0"},
-            "`/dev/ttyUSB0` is a serial line; this version",
+            "`host` is for Modbus TCP, `port: /dev/ttyUSB0` is a serial line",
         ),
-        ({"host": "10.0.0.7", "port": "70000"}, "too large: at most 65535"),
+        ({"host": "10.0.0.7", "port": "70000"}, "`70000` is no TCP port: 1 to 65535"),
+        ({"host": "10.0.0.7", "baud": "9600"}, "Modbus TCP has no `baud`"),
+        ({"port": "tcp://moxa"}, "`tcp://moxa` does not say which host and port"),
+        ({"port": "COM3"}, "`COM3` is neither a TCP port, a device nor a serial server"),
+        ({"port": "/dev/ttyUSB0", "format": "7E1"}, "format"),
         ({"host": "10.0.0.7", "timeout": "0s"}, "too small: more than 0"),
         ({"host": "10.0.0.7", "timeout": "1"}, "has no unit of time"),
-        ({}, "`host` is missing"),
+        ({}, "neither `host` nor a line's `port` says where the devices are"),
     ],
 )
 def test_mistakes_in_a_link_are_said(keys: dict[str, str], why: str) -> None:

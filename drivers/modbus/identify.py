@@ -1,0 +1,158 @@
+"""Which meter is it, and is it set as the profile expects? Decided from registers alone: pure, asks nothing itself."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from pydantic import Field as Key
+from pydantic import model_validator
+
+from drivers.modbus.codec import Field, Special, decode, precision
+from drivers.modbus.kinds import WIDTH, Half, Kind
+from drivers.modbus.points import Finite, ReadFunction, Register, WordOrder
+from gateway.diagnostic import Mistake
+from gateway.fields import Written
+
+if TYPE_CHECKING:
+    from drivers.modbus.settings import Profile
+
+Bank = Mapping[int, Mapping[int, int]]
+"""Registers that were read: function, address on the wire, word. What is missing was refused or never asked."""
+
+SURE, PLAUSIBLE = 0.95, 0.5
+"""How far a meter is to be believed that says its own code, or that merely says possible values."""
+
+
+class Check(Written):
+    """A register that tells: it must equal, be one of, lie in, or not be what stands here."""
+
+    fc: ReadFunction
+    addr: Register
+    type: Kind = Kind.U16
+    words: Annotated[int, Key(ge=1, le=125)] | None = None
+    bytes: Half = "both"
+    word_order: WordOrder = "big"
+    equals: Finite | str | None = None
+    one_of: Sequence[Finite | str] = ()
+    range: tuple[float, float] | None = None
+    not_: Annotated[Sequence[Finite], Key(alias="not")] = ()
+    alone: bool = False
+    """The device answers this address only in a request of its own."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "Check":
+        if self.equals is None and not self.one_of and self.range is None and not self.not_:
+            why = "a check says what the register must hold"
+            raise Mistake("missing_key", why, "Add `equals`, `one_of`, `range` or `not`.")
+        if (self.type in WIDTH) == (self.words is not None):
+            fix = "Give `words` for `str` and `bcd`, and for nothing else."
+            raise Mistake("bad_register", f"{self.type}: a wrong length", fix, ("type",))
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names the maker's own code: a range alone fits many meters."""
+        return self.equals is not None or bool(self.one_of)
+
+    def field(self, addr: int) -> Field:
+        size = WIDTH.get(self.type) or self.words or 1
+        return Field(self.fc, addr, self.type, self.word_order == "little", special=Special(size, 0, size, self.bytes))
+
+    def holds(self, field: Field, bank: Bank) -> bool:
+        words = [bank.get(field.fc, {}).get(addr) for addr in range(field.addr, field.end)]
+        there = [word for word in words if word is not None]
+        if len(there) != len(words):
+            return False
+        value, _ = decode(field, there)
+        if value is None:
+            return False
+        wanted = (*self.one_of, *(() if self.equals is None else (self.equals,)))
+        if wanted and not any(_alike(value, one, field.kind) for one in wanted):
+            return False
+        if self.range and not (isinstance(value, int | float) and self.range[0] <= value <= self.range[1]):
+            return False
+        return value not in self.not_
+
+
+Checked = TypeVar("Checked", bound=Check)
+
+
+class Verify(Check):
+    """A setting of the device that the points depend on."""
+
+    else_word_order: WordOrder | None = None
+    """Where the register holds it only in this word order, all points have this order."""
+    say: str = ""
+    """What is wrong, and what to do, where it does not hold."""
+
+
+class Setting(Enum):
+    """What the registers of `verify` say of the device."""
+
+    AS_WRITTEN = "as_written"
+    TURNED = "turned"
+    """The other word order than the profile's."""
+    WRONG = "wrong"
+    UNKNOWN = "unknown"
+    """A register could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    setting: Setting
+    say: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A profile that fits, and how far that is to be believed (0 to 1)."""
+
+    profile: "Profile"
+    confidence: float
+
+
+def requests(profile: "Profile", checks: Iterable[Check]) -> list[tuple[int, int, int]]:
+    """(function, address, count) of each register that the checks need, each once, in their order."""
+    fields = (field for _, field in located(profile, checks))
+    return list(dict.fromkeys((field.fc, field.addr, field.width) for field in fields))
+
+
+def located(profile: "Profile", checks: Iterable[Checked]) -> Iterator[tuple[Checked, Field]]:
+    for check in checks:
+        yield check, check.field(profile.wire(check.addr, check.fc)[1])
+
+
+def matches(profiles: Iterable["Profile"], bank: Bank) -> list[Match]:
+    """The profiles all of whose `match` hold, best first: more exact checks, then more checks."""
+    found = []
+    for profile in profiles:
+        checks = list(located(profile, profile.match))
+        if checks and all(check.holds(field, bank) for check, field in checks):
+            exact = sum(check.exact for check, _ in checks)
+            found.append((exact, len(checks), Match(profile, SURE if exact else PLAUSIBLE)))
+    return [match for _, _, match in sorted(found, key=lambda one: one[:2], reverse=True)]
+
+
+def verdict(profile: "Profile", bank: Bank) -> Verdict:
+    """Whether the device is set as its profile is written; what is not known is never taken for right."""
+    turned = False
+    for check, field in located(profile, profile.verify):
+        if any(addr not in bank.get(field.fc, {}) for addr in range(field.addr, field.end)):
+            return Verdict(Setting.UNKNOWN, f"register {field.addr:#06x} cannot be read")
+        if check.holds(field, bank):
+            continue
+        if check.else_word_order is None:
+            return Verdict(Setting.WRONG, check.say or f"register {field.addr:#06x} is not as the profile needs it")
+        order = check.model_copy(update={"word_order": check.else_word_order})
+        if not order.holds(order.field(field.addr), bank):
+            return Verdict(Setting.WRONG, check.say or f"register {field.addr:#06x} shows no word order")
+        turned = True
+    return Verdict(Setting.TURNED if turned else Setting.AS_WRITTEN)
+
+
+def _alike(value: float | str, wanted: float | str, kind: Kind) -> bool:
+    if isinstance(value, str) or isinstance(wanted, str):
+        return str(value).strip() == str(wanted).strip()
+    return math.isclose(value, wanted, rel_tol=precision(kind))
