@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # A plain `pytest` finds the same mosquitto and lampione as `dev.py test`.
 os.environ["PATH"] = dev.environment()["PATH"]
 
+BUDGET = "the time budget was nearly used up"
+_ROOM_FOR_SLOW = 0.4
+"""Share of the budget that must be left for a slow test to start: the longest takes five minutes."""
 SKIPPED = pytest.StashKey[Counter[str]]()
 STARTED = pytest.StashKey[float]()
 
@@ -57,14 +60,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for program in (name for mark in item.iter_markers("needs") for name in mark.args):
             if program not in dev.PROGRAMS:
                 raise pytest.UsageError(f"{item.nodeid} needs {program!r}, which PROGRAMS in dev.py does not know")
-    if config.getoption("all") or config.getoption("markexpr"):
-        return
     slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    if config.getoption("all") or config.getoption("markexpr"):
+        items[:] = quick + slow
+        return
+    items[:] = quick
     config.hook.pytest_deselected(items=slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and _is_used_up(item.config, 1 - _ROOM_FOR_SLOW):
+        item.config.stash[SKIPPED][BUDGET] += 1
+        pytest.skip("the time budget leaves no room for it")
     for program in (name for mark in item.iter_markers("needs") for name in mark.args):
         if packages := dev.missing(program):
             if item.config.getoption("all"):
@@ -74,12 +82,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    budget = item.config.getoption("budget")
-    if budget and nextitem and time.monotonic() - item.config.stash[STARTED] > budget:
+    if nextitem and not nextitem.get_closest_marker("slow") and _is_used_up(item.config, 1):
+        budget = item.config.getoption("budget")
         item.session.shouldfail = f"the time budget of {budget:.0f} s is used up; {nextitem.nodeid} was next"
+
+
+def _is_used_up(config: pytest.Config, share: float) -> bool:
+    budget = config.getoption("budget")
+    return bool(budget) and time.monotonic() - config.stash[STARTED] > budget * share
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for program, count in sorted(config.stash[SKIPPED].items()):
         tests = "1 test" if count == 1 else f"{count} tests"
-        terminalreporter.write_line(f"{tests} skipped: {program} is missing (sudo apt install {dev.missing(program)})")
+        why = f"{program} is missing (sudo apt install {dev.missing(program)})" if program != BUDGET else program
+        terminalreporter.write_line(f"{tests} skipped: {why}")

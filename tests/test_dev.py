@@ -412,8 +412,9 @@ def test_last(): ...
         ([], 0, ["1 test skipped: nothing-like-it is missing (sudo apt install nlt)", "1 skipped, 1 deselected"]),
         (["--all"], 1, ["needs nothing-like-it. Type: sudo apt install nlt", "3 passed, 1 error"]),
         (["--budget", "0.001"], 1, ["test_quick was next", "1 skipped, 1 deselected"]),
+        (["--all", "--budget", "0.001", "-k", "slow"], 0, ["1 test skipped: the time budget was nearly used up"]),
     ],
-    ids=["plain", "all", "budget"],
+    ids=["plain", "all", "budget", "slow tests yield"],
 )
 def test_needs_slow_and_budget(tmp_path: Path, arguments: list[str], code: int, sentences: list[str]) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
