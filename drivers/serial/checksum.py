@@ -1,7 +1,8 @@
 """Checksums: sums, xor, and any CRC by its Rocksoft parameters. Pure."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from operator import xor
 
 from drivers.serial.words import Checksum, Crc
 
@@ -17,10 +18,7 @@ NAMED = {
 
 
 def _xor(covered: bytes) -> int:
-    number = 0
-    for byte in covered:
-        number ^= byte
-    return number
+    return reduce(xor, covered, 0)
 
 
 SUMS: dict[str, tuple[int, Callable[[bytes], int]]] = {

@@ -140,9 +140,8 @@ class Codec:
     def _from_text(self, kind: _Kind, found: Found) -> dict[str, Sample]:
         samples = {}
         for slug, places in kind.places.items():
-            at = next((one for one in places if word(found, one) is not None), None)
-            if at is not None:
-                written = word(found, at) or ""
+            written = _first(found, places)
+            if written is not None:
                 samples[slug] = self._from_word(slug, written, found, kind.name) if written else none(Reason.ABSENT)
         return samples
 
@@ -344,7 +343,11 @@ def _is_number(said: str, status: Status) -> bool:
 
 
 def _first(found: Found, places: tuple[Place, ...]) -> str | None:
-    return next((said for one in places if (said := word(found, one)) is not None), None)
+    for place in places:
+        said = word(found, place)
+        if said is not None:
+            return said
+    return None
 
 
 def _number(point: SerialPoint, written: str) -> tuple[float, str]:

@@ -10,7 +10,7 @@ from drivers.serial.words import Pattern, Place
 from gateway.document import Mistake
 from gateway.fields import Whole, Written
 
-Found = Sequence[str] | Mapping[str, str]
+Found = Sequence[str] | dict[Place, str]
 """The words of a text, by column or by key."""
 
 
@@ -20,8 +20,8 @@ class GarbledError(ValueError):
 
 def word(found: Found, place: Place) -> str | None:
     """The word at `place`; None where the text has none."""
-    if isinstance(found, Mapping):
-        return found.get(str(place))
+    if isinstance(found, dict):
+        return found.get(place)
     try:
         return found[int(place)]
     except (IndexError, ValueError):
@@ -62,7 +62,7 @@ class KeyValues(Written):
     equals: Annotated[str, Field(min_length=1, max_length=1)] = "="
 
     def split(self, text: str) -> Found:
-        found: dict[str, str] = {}
+        found: dict[Place, str] = {}
         for one in text.split(self.separator):
             key, equals, value = one.partition(self.equals)
             if not equals and not found:

@@ -79,6 +79,8 @@ class Condition(Written):
 
 
 def _matches(rest: bytes, wanted: bytes, bits: bytes) -> bool:
+    if rest.startswith(wanted):
+        return True
     return len(rest) >= len(wanted) and all(
         (got ^ want) & bit == 0 for got, want, bit in zip(rest, wanted, bits, strict=False)
     )

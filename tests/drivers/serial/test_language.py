@@ -30,7 +30,7 @@ CASES: list[tuple[str, Change, str, str]] = [
     ("nova-sds011", lambda t: t["points"]["pm10"].update(range=["9", "1"]), "bad_point", "is empty"),
     ("nova-sds011", lambda t: t["points"]["pm10"].update(combine="vector"), "bad_point", "for directions"),
     ("nova-sds011", lambda t: t["points"]["pm10"].update(weight="pm25"), "bad_point", "`weight` is for"),
-    ("nova-sds011", lambda t: t["points"]["pm10"].update(counter={}), "bad_point", "never averaged"),
+    ("nova-sds011", lambda t: t["points"]["pm10"].update(counter={}, combine="mean"), "bad_point", "never averaged"),
     ("nova-sds011", lambda t: t["points"]["pm10"].update(type="number"), "bad_point", "needs a type of bytes"),
     ("nova-sds011", lambda t: t["points"]["pm10"].update(at="GGA.2"), "bad_place", "is no offset"),
     ("nova-sds011", lambda t: t["points"]["pm10"].update(unit_at="3"), "bad_point", "without `units`"),
