@@ -280,7 +280,7 @@ class Gateway:
                 held, size, oldest = await lane.depth()
                 age = None if oldest is None else max(0, self.clock.wall() - oldest)
                 self.status.lane(
-                    lane.lane, records=held, oldest_ms=age, size=size, committed=lane.head - 1, error=lane.error
+                    lane.lane, records=held, oldest_ms=age, size=size, committed=lane.committed, error=lane.error
                 )
             await asyncio.sleep(_LANE_EVERY if self.site.page else _LANE_EVERY_UNSEEN)
 
@@ -311,7 +311,7 @@ class Gateway:
                 for delivery in self._deliveries.values():
                     waits.create_task(delivery.drained())
         except TimeoutError:
-            log.info("left_in_buffer", records={name: lane.head for name, lane in self.buffer.lanes.items()})
+            log.info("left_in_buffer", records={name: lane.committed for name, lane in self.buffer.lanes.items()})
 
 
 def _intervals(site: Site) -> dict[str, float]:

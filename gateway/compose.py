@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gateway.batch import Batch
+from gateway.batch import BACKLOG, Batch
 from gateway.buffer import EVENT, Block, LaneBuffer
+from gateway.buffer.skips import CORRUPT, DEAD_LETTER, EXPIRED
 from gateway.model import ClockState
-from gateway.ranges import Span
+from gateway.ranges import Ranges, Span
 
-NOT_SELECTED, EXPIRED, CORRUPT, DEAD_LETTER = "not_selected", "expired", "corrupt", "dead_letter"
+NOT_SELECTED = "not_selected"
 
 
 @dataclass(slots=True)
@@ -40,34 +41,39 @@ def compose(
     span: Span,
     *,
     lane: LaneBuffer,
+    uplink: str,
     selection: Selection,
     gateway: str,
     inventory: int,
     mode: str,
     low: int,
 ) -> Batch:
-    """A batch that starts at span[0] and reaches as far within `span` as the blocks are of one boot and clock state."""
-    made = _Rows(lane, selection)
-    wanted = _of_one_clock(blocks)
-    at, end = span
-    for block in wanted:
-        if block.first > at:
-            made.skip(at, block.first - 1, EXPIRED)
-        at = made.take(block, max(at, block.first), min(block.last, end))
-    if not blocks:
-        made.skip(at, end, EXPIRED)
-        at = end + 1
+    """A batch that starts at position span[0] and reaches as far within `span` as its blocks are of one kind.
+
+    `span` lies in one epoch; the batch counts in that epoch's seqs.
+    """
+    epoch, base = lane.epoch_at(span[0])
+    made = _Rows(lane, selection, base)
+    wanted = _of_one_kind(blocks)
+    first, end = span[0], min(span[1], wanted[-1].last) if wanted else span[1]
+    skipped = lane.skipped(uplink, first, end)
+    whole = Ranges((a, b) for a, b, _ in skipped).missing(first, end)
+    for a, b, why in sorted([*skipped, *((a, b, "") for a, b in whole)]):
+        if why:
+            made.skip(a, b, why)
+        else:
+            made.take_all(wanted, a, b)
     anchor = wanted[0].anchor if wanted else None
     return Batch(
         gateway=gateway,
         lane=lane.lane,
-        epoch=lane.epoch,
-        span=(span[0], at - 1),
-        low=low,
-        time=made.base if made.base is not None else anchor.wall if anchor else 0,
+        epoch=epoch,
+        span=(first - base, end - base),
+        low=low - base,
+        time=made.time if made.time is not None else anchor.wall if anchor else 0,
         clock=anchor.clock if anchor else ClockState.UNSYNCED,
         boot=anchor.boot_id if anchor else "",
-        mode=mode,
+        mode=BACKLOG if wanted and wanted[0].level else mode,
         inventory=inventory,
         skip=tuple((first, last, why) for first, last, why in made.skipped),
         points=tuple(made.points),
@@ -108,53 +114,70 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
     )
 
 
-def _of_one_clock(blocks: Sequence[Block]) -> list[Block]:
+def _of_one_kind(blocks: Sequence[Block]) -> list[Block]:
+    """Those at the start that are of one boot and clock state; aggregates are the past, and never go with live ones."""
     wanted: list[Block] = []
     for block in blocks:
-        if wanted and (block.anchor.boot_id, block.anchor.clock) != (wanted[0].anchor.boot_id, wanted[0].anchor.clock):
+        if wanted and _kind(block) != _kind(wanted[0]):
             break
         wanted.append(block)
     return wanted
 
 
+def _kind(block: Block) -> tuple[str, ClockState, bool]:
+    return block.anchor.boot_id, block.anchor.clock, block.level > 0
+
+
 class _Rows:
-    def __init__(self, lane: LaneBuffer, selection: Selection) -> None:
-        self.base: int | None = None
+    def __init__(self, lane: LaneBuffer, selection: Selection, base: int) -> None:
+        self.time: int | None = None
         self.readings: list[Any] = []
         self.events: list[Any] = []
         self.points: list[tuple[Any, ...]] = []
         self.skipped: list[list[Any]] = []
-        self._lane, self._selection = lane, selection
+        self._lane, self._selection, self._base = lane, selection, base
         self._index: dict[int, int | None] = {}
 
     def skip(self, first: int, last: int, why: str) -> None:
+        """Positions first..last."""
+        first, last = first - self._base, last - self._base
         if self.skipped and self.skipped[-1][1] == first - 1 and self.skipped[-1][2] == why:
             self.skipped[-1][1] = last
         else:
             self.skipped.append([first, last, why])
 
-    def take(self, block: Block, first: int, last: int) -> int:
-        """Rows first..last of `block`; returns the seq after them."""
+    def take_all(self, blocks: Sequence[Block], first: int, last: int) -> None:
+        """Positions first..last, from whichever blocks hold them; what none holds has gone."""
+        for block in blocks:
+            if block.last >= first and block.first <= last:
+                if block.first > first:
+                    self.skip(first, block.first - 1, EXPIRED)
+                first = self._take(block, max(first, block.first), min(block.last, last))
+        if first <= last:
+            self.skip(first, last, EXPIRED)
+
+    def _take(self, block: Block, first: int, last: int) -> int:
+        """Rows first..last of `block`; returns the position after them."""
         if block.rows is None:
             self.skip(first, last, CORRUPT)
             return last + 1
-        if self.base is None:
-            self.base = block.anchor.wall + block.rows[first - block.first][1]
-        shift = block.anchor.wall - self.base
-        index, readings = self._index, self.readings
-        for seq, row in enumerate(block.rows[first - block.first : last - block.first + 1], first):
+        if self.time is None:
+            self.time = block.anchor.wall + block.rows[first - block.first][1]
+        shift = block.anchor.wall - self.time
+        index, readings, base = self._index, self.readings, self._base
+        for at, row in enumerate(block.rows[first - block.first : last - block.first + 1], first):
             number = row[0]
             if number == EVENT:
                 if self._selection.takes(str(row[2].get("on", ""))) or "cmd" in row[2]:
-                    self.events.append([seq, row[1] + shift, row[2]])
+                    self.events.append([at - base, row[1] + shift, row[2]])
                 else:
-                    self.skip(seq, seq, NOT_SELECTED)
+                    self.skip(at, at, NOT_SELECTED)
                 continue
             place = index[number] if number in index else self._place(number)
             if place is None:
-                self.skip(seq, seq, NOT_SELECTED)
+                self.skip(at, at, NOT_SELECTED)
             else:
-                readings.append([seq, place, row[1] + shift, *row[2:]])
+                readings.append([at - base, place, row[1] + shift, *row[2:]])
         return last + 1
 
     def _place(self, number: int) -> int | None:

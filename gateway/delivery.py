@@ -50,7 +50,7 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What to send next: the unsettled seqs first..last of one lane."""
+    """What to send next: the unsettled positions first..last of one lane."""
 
     stream: _Stream
     first: int
@@ -167,28 +167,32 @@ class Delivery:
     async def _launch(self, piece: _Piece, sends: asyncio.TaskGroup) -> None:
         lane = piece.stream.lane
         room = max(_LEAST, min(MAX_BYTES, self._too_large // 2))
-        blocks = await lane.read(piece.first, piece.last, room)
+        _, base = lane.epoch_at(piece.first)
+        gone = Ranges((a, b) for a, b, _ in lane.skipped(self.name, piece.first, piece.last))
+        start = gone.first_missing(piece.first)
+        blocks = await lane.read(start, piece.last, room) if start <= piece.last else []
         batch = compose(
             blocks,
-            (piece.first, min(piece.last, _reach(blocks, piece.first, room))),
+            (piece.first, min(piece.last, _reach(blocks, start, room))),
             lane=lane,
+            uplink=self.name,
             selection=self._selection,
             gateway=self._gateway,
             inventory=self._inventory,
             mode=piece.mode,
-            low=lane.settled(self.name).first_missing(1),
+            low=min(lane.settled(self.name).first_missing(base + 1), piece.first),
         )
-        first, last = batch.span
+        first, last = base + batch.span[0], base + batch.span[1]
         piece.stream.under_way[first] = last
         if piece.mode is LIVE and lane.lane is Lane.TELEMETRY:
             self._sent_live = asyncio.get_running_loop().time()
-        sends.create_task(self._send(piece.stream, batch), name=f"{self.name}-{lane.lane}-{first}")
+        sends.create_task(self._send(piece.stream, batch, first), name=f"{self.name}-{lane.lane}-{first}")
 
-    async def _send(self, stream: _Stream, batch: Batch) -> None:
+    async def _send(self, stream: _Stream, batch: Batch, first: int) -> None:
         try:
             await self._convey(stream.lane, batch)
         finally:
-            stream.under_way.pop(batch.span[0], None)
+            stream.under_way.pop(first, None)
             self._nudge()
 
     async def _convey(self, lane: LaneBuffer, batch: Batch) -> None:

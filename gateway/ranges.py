@@ -52,6 +52,15 @@ class Ranges:
             at += 1
         return holes
 
+    def within(self, first: int, last: int) -> list[Span]:
+        """The ranges of first..last that are in the set."""
+        spans: list[Span] = []
+        at = bisect_left(self._ends, first)
+        while at < len(self._starts) and self._starts[at] <= last:
+            spans.append((max(first, self._starts[at]), min(last, self._ends[at])))
+            at += 1
+        return spans
+
     def first_missing(self, start: int) -> int:
         """The smallest number >= start that is not in the set."""
         at = bisect_left(self._ends, start)

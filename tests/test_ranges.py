@@ -72,3 +72,11 @@ def test_a_range_that_ends_before_it_starts_is_refused() -> None:
 def test_it_says_what_it_holds() -> None:
     assert repr(Ranges([(1, 2), (4, 4)])) == "Ranges([(1, 2), (4, 4)])"
     assert Ranges([(1, 2)]) != [(1, 2)]
+
+
+@given(st.sets(st.integers(1, 60)), st.integers(1, 60), st.integers(0, 30))
+def test_within_and_missing_make_up_the_whole(numbers: set[int], first: int, length: int) -> None:
+    ranges, last = Ranges((n, n) for n in numbers), first + length
+    there = {n for a, b in ranges.within(first, last) for n in range(a, b + 1)}
+    assert there == {n for n in range(first, last + 1) if n in numbers}
+    assert Ranges([*ranges.within(first, last), *ranges.missing(first, last)]) == Ranges([(first, last)])

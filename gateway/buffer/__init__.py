@@ -2,14 +2,19 @@
 
 import asyncio
 import fcntl
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from gateway.buffer import ballast
 from gateway.buffer.block import EVENT, Block
-from gateway.buffer.lane import LaneBuffer, gap
+from gateway.buffer.lane import LaneBuffer
+from gateway.buffer.sweep import Bounds
 from gateway.errors import ConfigError
-from gateway.model import Json, Lane, Point, Record
+from gateway.model import Event, Json, Lane, Point, Record
 from gateway.ports import Clock
 
 __all__ = ["EVENT", "Block", "Buffer", "LaneBuffer", "LinkState"]
@@ -30,41 +35,58 @@ class Buffer:
         *,
         commit_every: float = 1.0,
         bounds: Mapping[Lane, int] = BOUNDS,
+        max_age: float = float("inf"),
+        keep_after_ack: float = 0.0,
+        quotas: Mapping[str, int] | None = None,
+        machine: str | None = None,
     ) -> None:
         self.folder = folder
         self._gateway, self._clock = gateway, clock
+        machine = this_machine() if machine is None else machine
         self.lanes = {
             lane: LaneBuffer(
                 lane,
                 folder,
                 clock,
                 commit_every=commit_every if lane is Lane.TELEMETRY else 0.0,
-                max_bytes=bounds[lane],
+                bounds=Bounds(
+                    bounds[lane],
+                    max_age=max_age,
+                    keep_after_ack=keep_after_ack,
+                    thins=lane is Lane.TELEMETRY,
+                    drops=lane is not Lane.BILLING,
+                    quotas=quotas or {},
+                ),
                 grow=_GROW[lane],
+                machine=machine,
+                make_room=partial(ballast.release, folder),
             )
             for lane in Lane
         }
 
     async def open(self) -> None:
-        """Lock the folder and open every lane. ConfigError: another process has it. StorageError: the disk refuses."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise ConfigError(
-                f"Another lampione runs on {self.folder}. Stop it, or give this one another --state folder."
-            ) from None
+        """Lock the folder and open every lane. ConfigError: another process has it.
+
+        A disk that refuses is no reason not to start: its lanes begin in memory, and say so.
+        """
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock(self.folder / "lock")
         for lane in self.lanes.values():
             await lane.open()
+        await asyncio.to_thread(ballast.hold, self.folder)
 
     async def tell_damage(self) -> None:
         """Emit one gap event for each lane whose file was moved aside at the start."""
         for lane in self.lanes.values():
             if lane.quarantined:
-                say = f"The {lane.lane} buffer was damaged and starts anew; the old file is kept in {lane.quarantined}."
-                await self.emit([gap(lane.lane, self._clock, self._gateway, say)], lane=Lane.EVENT)
+                found = lane.salvaged
+                say = (
+                    f"The {lane.lane} buffer was damaged: {found.records:,} records are saved, at least {found.lost:,} "
+                    f"are lost. The old file is kept in {lane.quarantined}."
+                )
+                gap = Event("gap", self._gateway, self._clock.boot(), say, {"lane": lane.lane.value})
+                await self.emit([gap], lane=Lane.EVENT)
 
     def know(self, points: Sequence[Point]) -> None:
         for lane in self.lanes.values():
@@ -93,7 +115,35 @@ class Buffer:
         """Commit what has gathered, close the files, release the folder."""
         for lane in self.lanes.values():
             await lane.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _lock(file: Path) -> int | None:
+    """The descriptor that holds the lock; None on a disk that has no place for it. ConfigError: another has it."""
+    for flags in (os.O_CREAT | os.O_RDWR, os.O_RDONLY):
+        try:
+            descriptor = os.open(file, flags | os.O_CLOEXEC, 0o600)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigError(
+                f"Another lampione runs on {file.parent}. Stop it, or give this one another --state folder."
+            ) from None
+        return descriptor
+    return None
+
+
+def this_machine() -> str:
+    """What tells this machine from one that its card was cloned to; '' where nothing does."""
+    known = b""
+    for file in ("/proc/device-tree/serial-number", "/etc/machine-id"):
+        with suppress(OSError):
+            known += Path(file).read_bytes()
+    return hashlib.sha256(known).hexdigest()[:16] if known else ""
 
 
 class LinkState:

@@ -19,6 +19,8 @@ EVENT = -1
 MAX_RECORDS = 500
 _PLAIN, _ZLIB = b"\0", b"\1"
 _WORTH_PACKING = 200
+COLUMNS = "first, count, boot_id, boot, wall, clock, level, crc, body"
+INSERT = f"INSERT INTO block({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SCALARS = (float, int, str, bool, type(None))
 
 
@@ -42,6 +44,8 @@ class Block:
     rows: Sequence[Any] | None
     size: int
     """Bytes of its rows as JSON."""
+    level: int = 0
+    """0: as they came; 1, 2: aggregates that stand for thinned records."""
 
     @property
     def last(self) -> int:
@@ -101,11 +105,30 @@ def pack(rows: Sequence[Any]) -> bytes:
 
 
 def unpack(body: bytes) -> bytes:
-    """The rows as JSON."""
+    """The rows as JSON. zlib.error where the CRC should have been looked at first."""
     return zlib.decompress(body[1:]) if body[:1] == _ZLIB else body[1:]
 
 
-def crc(first: int, count: int, anchor: Anchor, body: bytes) -> int:
+def crc(first: int, count: int, anchor: Anchor, level: int, body: bytes) -> int:
     """Over the row's every column, so that a flipped bit in a time or a number is noticed too."""
-    head = f"{first},{count},{anchor.boot_id},{anchor.boot},{anchor.wall},{anchor.clock}".encode()
+    head = f"{first},{count},{anchor.boot_id},{anchor.boot},{anchor.wall},{anchor.clock},{level}".encode()
     return zlib.crc32(body, zlib.crc32(head))
+
+
+def columns(first: int, rows: Sequence[Any], anchor: Anchor, level: int = 0) -> tuple[Any, ...]:
+    """COLUMNS of a new block."""
+    body = pack(rows)
+    check = crc(first, len(rows), anchor, level, body)
+    return first, len(rows), anchor.boot_id, anchor.boot, anchor.wall, anchor.clock.value, level, check, body
+
+
+def block_of(row: Sequence[Any]) -> Block:
+    """A block from its COLUMNS; without rows where the CRC says that something is not as it was written."""
+    first, count, boot_id, boot, wall, clock, level, check, body = row
+    try:
+        anchor = Anchor(boot_id, boot, wall, ClockState(clock))
+        is_whole = crc(first, count, anchor, level, body) == check
+    except (TypeError, ValueError):
+        anchor, is_whole = Anchor("", 0, 0, ClockState.UNSYNCED), False
+    plain = unpack(body) if is_whole else b""
+    return Block(first, count, anchor, orjson.loads(plain) if is_whole else None, len(plain), level if is_whole else 0)

@@ -2,6 +2,9 @@
 
 Producers hand records over in the event loop; one thread of the lane's own commits whatever has gathered,
 so a slow card makes larger groups, not a queue of small ones.
+
+A disk that takes no writes: the lane goes on in memory, 2 MB under an epoch of its own, and tries the disk
+every 30 s. Telemetry is then forwarded from there; billing and events refuse, for they cannot keep their promise.
 """
 
 import asyncio
@@ -11,13 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
-from gateway.batch import point_entry
 from gateway.buffer.block import Anchor, Block, event_row, reading_row
-from gateway.buffer.lanefile import Group, LaneFile
+from gateway.buffer.deadletters import DeadLetter
+from gateway.buffer.fault import Damaged, Full
+from gateway.buffer.group import Group
+from gateway.buffer.lanefile import EVERYBODY, LaneFile
+from gateway.buffer.points import Points
+from gateway.buffer.resume import Past
+from gateway.buffer.salvage import Salvaged
+from gateway.buffer.skips import Skips
+from gateway.buffer.sweep import Bounds, Sweep
 from gateway.errors import StorageError
-from gateway.model import Event, Json, Lane, Point, PointId, Reading, Receipt, Record
+from gateway.model import Json, Lane, Point, Reading, Receipt, Record
 from gateway.ports import Clock
 from gateway.ranges import Ranges
 
@@ -25,66 +33,94 @@ T = TypeVar("T")
 
 HIGH_WATER = 2 * 1024 * 1024
 """Uncommitted bytes at which telemetry producers wait."""
+RING = 2 * 1024 * 1024
+"""Bytes in memory while the disk takes none."""
+REOPEN_EVERY = 30.0
 _ROW_COST = 60
 _SETTLE_WITHIN = 1.0
 _RETRY_AFTER = 2.0
+_SWEEP_EVERY = 10.0
+_CHECKED_AT_ONCE = 256 * 1024
 
 
 class LaneBuffer:
     """Telemetry (`commit_every` > 0) is committed by the clock; billing and events at once."""
 
     def __init__(
-        self, lane: Lane, folder: Path, clock: Clock, *, commit_every: float, max_bytes: int, grow: int = 256 * 1024
+        self,
+        lane: Lane,
+        folder: Path,
+        clock: Clock,
+        *,
+        commit_every: float,
+        bounds: Bounds,
+        grow: int = 256 * 1024,
+        machine: str = "",
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self.lane = lane
         self.error: str | None = None
         """Why the last commit failed, or None."""
         self.alive: Callable[[float], None] = lambda _within: None
-        self._clock = clock
+        self.quarantined: Path | None = None
+        self.salvaged = Salvaged()
+        self.is_volatile = False
+        """Whether the disk takes no writes, so that records are in memory only."""
+        self.damaged = 0
+        """Blocks that the check of the whole file has found bad; they go out as skipped."""
+        self._clock, self._bounds, self._make_room = clock, bounds, make_room
         self._commit_every = commit_every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"buffer-{lane}")
-        self._open = partial(LaneFile, folder / f"{lane}.sqlite", grow=grow, max_bytes=max_bytes)
+        make = partial(LaneFile, grow=grow, machine=machine)
+        self._disk = partial(
+            make, folder / f"{lane}.sqlite", max_bytes=bounds.max_bytes, keep_settled=bounds.keep_after_ack > 0
+        )
+        self._memory = partial(make, None, max_bytes=RING)
+        self._durable_head: int | None = None
+        self._stumbled: StorageError | None = None
         self._group = Group()
         self._gathered = 0
         self._promises: list[asyncio.Future[None]] = []
-        self._points: dict[PointId, Point] = {}
-        self._numbers: dict[PointId, int] = {}
+        self._points = Points()
         self._due: float | None = None
         self._wake = asyncio.Event()
         self._committed = asyncio.Event()
+        self._uplinks: Mapping[str, str] = {}
         self._settled: dict[str, Ranges] = {}
-        self._by_number: dict[int, Sequence[Json]] = {}
+        self._sent = Ranges()
+        self._checked: int | None = 0
+        self._sweep_at = self._reopen_at = 0.0
+        self.head = 1
+        """The position that the next record will get."""
+        self.state: dict[str, Json] = {}
 
     async def open(self) -> None:
-        """Open or create the file. StorageError where the disk refuses; a damaged file is moved aside."""
-        self._file: LaneFile = await self._in_thread(self._open)
-        self.epoch = self._file.epoch
-        self.quarantined = self._file.quarantined
-        self.head = self._file.next
-        """The seq that the next record will get."""
-        self.state: dict[str, Json] = dict(self._file.state)
-        self._entries: dict[str, int] = dict(self._file.points)
+        """Open or create the file; where the disk refuses, the lane starts in memory. A damaged file is salvaged."""
+        try:
+            file = await self._in_thread(self._open_disk)
+        except StorageError as failure:
+            await self._go_volatile(failure)
+        else:
+            self._take(file)
 
     async def enrol(self, uplinks: Mapping[str, str]) -> None:
         """Say which uplinks take this lane, and from where ('oldest' | 'now') those that are new start."""
+        self._uplinks = dict(uplinks)
         self._settled = await self._in_thread(partial(self._file.uplinks, uplinks))
 
     def know(self, points: Sequence[Point]) -> None:
         """Register the points whose readings may come; a changed meaning gets a number of its own."""
-        for point in points:
-            if self._points.get(point.id) != point:
-                self._points[point.id] = point
-                self._numbers.pop(point.id, None)
+        self._points.know(points)
 
     async def append(self, records: Sequence[Record], state: Mapping[str, Json] | None = None) -> None:
         """Take the records; returns when the lane's promise holds. StorageError when it cannot be kept."""
         loop = asyncio.get_running_loop()
+        if self.is_volatile and not self._commit_every:
+            raise StorageError(self.error or "the disk takes no writes")
         if self._commit_every and self._gathered >= HIGH_WATER:
             await self._promise()
         if self._group.anchor is None:
-            self._group.anchor = Anchor(
-                self._clock.boot_id, self._clock.boot(), self._clock.wall(), self._clock.state()
-            )
+            self._group.anchor = self._anchor()
         rows = [self._row(record, self._group.anchor.boot) for record in records]
         self._group.rows += rows
         self._group.state.update(state or {})
@@ -100,48 +136,89 @@ class LaneBuffer:
         A crash before that only sends the same records again, and the receiver knows them.
         """
         self._group.receipts.append((uplink, receipt))
-        spans = self._settled.get(uplink)
-        if spans is not None and receipt.epoch == self.epoch:
+        spans, base = self._settled.get(uplink), self.base(receipt.epoch)
+        if spans is not None and base is not None:
             for first, last in receipt.accepted:
-                spans.add(first, min(last, self.head - 1))
+                spans.add(base + first, min(base + last, self.head - 1))
             for seq, _, retryable in receipt.rejected:
                 if not retryable:
-                    spans.add(seq, seq)
+                    spans.add(base + seq, base + seq)
         self._schedule(asyncio.get_running_loop().time() + _SETTLE_WITHIN)
 
     def settled(self, uplink: str) -> Ranges:
-        """What this uplink has settled; KeyError where it does not take this lane."""
+        """The positions that this uplink has settled; KeyError where it does not take this lane."""
         return self._settled[uplink]
 
+    def skipped(self, uplink: str, first: int, last: int) -> list[tuple[int, int, str]]:
+        """Positions of first..last that are not to come for this uplink, with their reasons; disjoint, ascending."""
+        both = Skips()
+        for whose in (EVERYBODY, uplink):
+            for a, b, why in self._file.skips.get(whose, Skips()).within(first, last):
+                both.add(why, a, b)
+        return both.within(first, last)
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of new records."""
+        return self._file.epoch
+
+    def epoch_at(self, position: int) -> tuple[str, int]:
+        """(epoch, what its positions have beyond their seqs) of a position."""
+        for epoch in reversed(self._file.epochs):
+            if epoch.base <= position:
+                return epoch.id, epoch.base
+        return self._file.epoch, 0
+
+    def base(self, epoch: str) -> int | None:
+        """What the positions of an epoch have beyond their seqs; None where it is not one of this lane's."""
+        return next((known.base for known in self._file.epochs if known.id == epoch), None)
+
+    @property
+    def committed(self) -> int:
+        """Records of the epoch that grows."""
+        return self.head - 1 - self.epoch_at(self.head)[1]
+
     async def read(self, first: int, last: int, max_bytes: int) -> list[Block]:
-        return await self._in_thread(partial(self._file.read, first, last, max_bytes))
+        """For sending: what was read once counts as sent, and is never thinned."""
+        try:
+            blocks = await self._in_thread(partial(self._file.read, first, last, max_bytes))
+        except Damaged as failure:
+            self._stumbled, self._sweep_at = failure, 0.0
+            self._wake.set()
+            raise
+        for block in blocks:
+            self._sent.add(block.first, block.last)
+        return blocks
 
     async def depth(self) -> tuple[int, int, int | None]:
-        """(records held, bytes on disk, UTC ms of the oldest or None)."""
+        """(records that wait, bytes on disk, UTC ms of the oldest or None)."""
         return await self._in_thread(self._file.depth)
+
+    async def dead_letters(self, limit: int = 100) -> tuple[int, list[DeadLetter]]:
+        """(how many, the newest of them)."""
+        return await self._in_thread(lambda: (self._file.dead.count(), self._file.dead.newest(limit)))
 
     def entry(self, number: int) -> Sequence[Json]:
         """The batch's `p` entry of a point number in a block."""
-        if number not in self._by_number:
-            self._by_number = {n: orjson.loads(text) for text, n in self._entries.items()}
-        return self._by_number[number]
+        return self._points.entry(number)
 
     async def news(self, seen: int) -> None:
-        """Wait until a record with seq >= `seen` is committed."""
+        """Wait until a record with position >= `seen` is committed."""
         while self.head <= seen:
             await self._committed.wait()
 
     async def run(self) -> None:
-        """Commit what gathers, until cancelled; `close` commits the rest."""
+        """Commit what gathers and keep within the bounds, until cancelled; `close` commits the rest."""
         loop = asyncio.get_running_loop()
         while True:
-            self.alive(_RETRY_AFTER + self._commit_every + 30)
-            try:
-                async with asyncio.timeout(10):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            wait = 0.0 if self._promises or self._due is None else self._due - loop.time()
+            self.alive(_RETRY_AFTER + self._commit_every + 60)
+            if loop.time() >= self._sweep_at:
+                await self._tend()
+            wait = self._sweep_at - loop.time()
+            if self._promises:
+                wait = 0.0
+            elif self._due is not None:
+                wait = min(wait, self._due - loop.time())
             if wait > 0:
                 self._wake.clear()
                 try:
@@ -150,8 +227,8 @@ class LaneBuffer:
                     continue
                 except TimeoutError:
                     pass
-            self._wake.clear()
-            await self._commit()
+            if self._promises or (self._due is not None and self._due <= loop.time()):
+                await self._commit()
 
     async def flush(self) -> None:
         """Commit what has gathered now. StorageError when the disk refuses."""
@@ -170,16 +247,23 @@ class LaneBuffer:
         self._group, self._promises, self._due, gathered = Group(), [], None, self._gathered
         self._gathered = 0
         try:
-            head = await self._in_thread(partial(self._file.commit, group))
+            head = await self._in_thread(partial(self._write, group, self._clock.boot()))
         except StorageError as failure:
             self.error = str(failure)
-            self._keep_for_retry(group, gathered, durable=not self._commit_every)
+            self._group = group.failed(self._group, durable=not self._commit_every)
+            self._gathered += gathered if self._commit_every else 0
+            self._schedule(asyncio.get_running_loop().time() + _RETRY_AFTER)
             for promise in promises:
                 if not promise.done():
                     promise.set_exception(failure)
+            if not isinstance(failure, Full) and not self.is_volatile:
+                await self._renew(failure)
             return
-        self.error = None
+        if not self.is_volatile:
+            self.error = None
         self.head = head
+        if not self.is_volatile:
+            self._durable_head = head
         for key, value in group.state.items():
             if value is None:
                 self.state.pop(key, None)
@@ -188,51 +272,121 @@ class LaneBuffer:
         for promise in promises:
             if not promise.done():
                 promise.set_result(None)
-        self._committed.set()
-        self._committed = asyncio.Event()
+        self._tell_commit()
 
-    def _keep_for_retry(self, group: Group, gathered: int, *, durable: bool) -> None:
-        """Telemetry and settlements stay for the next try; who waits for a durable record was told that it failed."""
-        later, self._group = self._group, group
-        if durable:
-            group.rows.clear()
-            group.state.clear()
-            group.anchor = later.anchor
-            gathered = 0
-        elif later.anchor and group.anchor:
-            shift = later.anchor.boot - group.anchor.boot
-            for row in later.rows:
-                row[1] += shift
-        group.rows += later.rows
-        group.state.update(later.state)
-        group.points += later.points
-        group.receipts += later.receipts
-        self._gathered += gathered
-        self._schedule(asyncio.get_running_loop().time() + _RETRY_AFTER)
+    def _write(self, group: Group, boot: int) -> int:
+        """Commit; on a full disk give up the reserve, on a full lane the oldest, and try once more."""
+        try:
+            return self._file.commit(group)
+        except Full:
+            self._file.release_reserve()
+            self._make_room()
+            self._sweep.run(self._clock.boot_id, boot, self._sent)
+            return self._file.commit(group)
+
+    async def _tend(self) -> None:
+        """Sweep, check a slice of what was there at the start, and try the disk again."""
+        loop = asyncio.get_running_loop()
+        stumbled, self._stumbled = self._stumbled, None
+        try:
+            if stumbled:
+                raise stumbled
+            if self.is_volatile and loop.time() >= self._reopen_at:
+                await self._return_to_disk()
+            job = partial(self._sweep.run, self._clock.boot_id, self._clock.boot(), self._sent)
+            has_more = await self._in_thread(job)
+            if self._checked is not None:
+                self._checked, bad = await self._in_thread(partial(self._file.check, self._checked, _CHECKED_AT_ONCE))
+                self.damaged += bad
+                has_more = True
+            self._sent.forget(min((spans.first_missing(1) for spans in self._settled.values()), default=1))
+        except Full:
+            has_more = False
+        except StorageError as failure:
+            self.error, has_more = str(failure), False
+            if not self.is_volatile:
+                await self._renew(failure)
+        if self._file.next > self.head:
+            self.head = self._file.next
+            if not self.is_volatile:
+                self._durable_head = self.head
+            self._tell_commit()
+        self._sweep_at = loop.time() + (0.1 if has_more else _SWEEP_EVERY)
+
+    async def _renew(self, failure: StorageError) -> None:
+        """The file is damaged or the disk fails: never use this connection again. Open anew, else go on in memory."""
+        await self._in_thread(self._file.abandon)
+        try:
+            file = await self._in_thread(partial(self._open_disk, self._past()))
+        except StorageError:
+            await self._go_volatile(failure)
+        else:
+            self._take(file)
+            self._settled = await self._in_thread(partial(file.uplinks, self._uplinks))
+
+    async def _go_volatile(self, failure: StorageError) -> None:
+        self.error, self.is_volatile = str(failure), True
+        self._reopen_at = asyncio.get_running_loop().time() + REOPEN_EVERY
+        self._take(await self._in_thread(partial(self._memory, past=self._past(self.head))))
+        self._settled = await self._in_thread(partial(self._file.uplinks, dict.fromkeys(self._uplinks, "now")))
+
+    async def _return_to_disk(self) -> None:
+        """Open the file again, with what memory has gathered and not yet delivered."""
+        self._reopen_at = asyncio.get_running_loop().time() + REOPEN_EVERY
+        try:
+            file = await self._in_thread(self._reopen)
+        except StorageError as failure:
+            self.error = str(failure)
+            return
+        self.error, self.is_volatile = None, False
+        self._take(file)
+        self._settled = await self._in_thread(partial(file.uplinks, self._uplinks))
+
+    def _past(self, head: int | None = None, memory: LaneFile | None = None) -> Past:
+        return Past(self._durable_head if head is None else head, self._points.entries, self.state, memory)
+
+    def _open_disk(self, past: Past | None = None) -> LaneFile:
+        try:
+            return self._disk(past=past)
+        except Full:
+            if not self._make_room():
+                raise
+            return self._disk(past=past)
+
+    def _reopen(self) -> LaneFile:
+        file = self._open_disk(self._past(memory=self._file))
+        self._file.close()
+        return file
+
+    def _take(self, file: LaneFile) -> None:
+        self._file = file
+        bounds = self._bounds if not self.is_volatile else Bounds(RING, drops=True)
+        self._sweep = Sweep(file, bounds, self.entry)
+        self.quarantined = file.quarantined or self.quarantined
+        self.salvaged = file.salvaged if file.quarantined else self.salvaged
+        self._checked = 0 if file.path else None
+        self.state = dict(file.state)
+        if file.path:
+            self._durable_head = file.next
+        self.head = file.next
+        self._points.adopt(file.points)
+
+    def _anchor(self) -> Anchor:
+        return Anchor(self._clock.boot_id, self._clock.boot(), self._clock.wall(), self._clock.state())
 
     def _row(self, record: Record, boot: int) -> list[object]:
         if not isinstance(record, Reading):
             return event_row(record, boot)
-        number = self._numbers.get(record.point)
-        if number is None:
-            number = self._number(record.point)
-        return reading_row(record, number, boot)
-
-    def _number(self, point: PointId) -> int:
-        if point not in self._points:
-            raise KeyError(f"{point} is not a point of this site")
-        entry = orjson.dumps(point_entry(self._points[point])).decode()
-        number = self._entries.get(entry)
-        if number is None:
-            number = self._entries[entry] = len(self._entries) + 1
-            self._group.points.append((number, entry))
-        self._numbers[point] = number
-        return number
+        return reading_row(record, self._points.number(record.point, self._group.points), boot)
 
     def _schedule(self, due: float) -> None:
         if self._due is None or due < self._due:
             self._due = due
             self._wake.set()
+
+    def _tell_commit(self) -> None:
+        self._committed.set()
+        self._committed = asyncio.Event()
 
     async def _promise(self) -> None:
         promise = asyncio.get_running_loop().create_future()
@@ -242,8 +396,3 @@ class LaneBuffer:
 
     async def _in_thread(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
-
-
-def gap(lane: Lane, clock: Clock, gateway: str, say: str) -> Event:
-    """The event that tells the platform of records that are not to come."""
-    return Event("gap", gateway, clock.boot(), say, {"lane": lane.value})

@@ -2,185 +2,242 @@
 
 Measured choices (DECISIONS.md): WAL kept and grown beforehand, `synchronous=FULL`, 1 KB pages, one row
 a block of records, settlements written in the transaction of the next commit. Nothing here is async.
+
+A record's place is a position: its epoch's number in the upper bits, its seq in the lower 40. So the records of
+a salvaged or cloned file keep the identity under which a platform may hold them, beside the new epoch's, and
+every range of positions runs through all epochs. In a lane's first epoch positions are seqs.
 """
 
-import os
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from gateway.buffer.block import MAX_RECORDS, Anchor, Block, crc, pack, unpack
+from gateway.buffer.block import COLUMNS, INSERT, MAX_RECORDS, Anchor, Block, block_of, columns
+from gateway.buffer.connection import PAGE, Transaction, connect
+from gateway.buffer.deadletters import DeadLetters
+from gateway.buffer.fault import Damaged, Full, fault
+from gateway.buffer.group import Group
+from gateway.buffer.resume import Past, resume
+from gateway.buffer.salvage import Salvaged, quarantine, salvage
+from gateway.buffer.skips import Skips
 from gateway.errors import StorageError
-from gateway.model import ClockState, Json, Receipt
+from gateway.model import Json, Receipt
 from gateway.ranges import Ranges, Span
 
-_FORMAT = 1
-_PAGE = 1024
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS block(
-    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, boot_id TEXT NOT NULL, boot INTEGER NOT NULL,
-    wall INTEGER NOT NULL, clock TEXT NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS point(number INTEGER PRIMARY KEY, entry TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS settled(uplink TEXT PRIMARY KEY, spans TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead(uplink TEXT, seq INTEGER, reason TEXT, PRIMARY KEY(uplink, seq)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ballast(body BLOB NOT NULL);
-"""
-_DEAD_KEPT = 10_000
+_FORMAT = 2
+EPOCH_BITS = 40
+_FROM = "FROM block WHERE first >= coalesce((SELECT max(first) FROM block WHERE first <= ?), 0) AND first <= ?"
+EVERYBODY = ""
+"""In place of an uplink's name: skipped for all of them."""
 
 
-@dataclass(slots=True)
-class Group:
-    """What one commit makes durable together."""
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """`id` as in batches; records have the positions `base` + seq; `last`: of its last record, None while it grows."""
 
-    anchor: Anchor | None = None
-    rows: list[Any] = field(default_factory=list)
-    points: list[tuple[int, str]] = field(default_factory=list)
-    state: dict[str, Json] = field(default_factory=dict)
-    receipts: list[tuple[str, Receipt]] = field(default_factory=list)
+    number: int
+    id: str
+    machine: str
+    last: int | None
 
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.points or self.state or self.receipts)
+    @property
+    def base(self) -> int:
+        return self.number << EPOCH_BITS
 
 
 class LaneFile:
-    """All of it raises StorageError when SQLite cannot do what was asked; the connection is then not used again."""
+    """All of it raises StorageError (`buffer.fault`) when SQLite cannot do what was asked.
 
-    def __init__(self, path: Path, *, grow: int, max_bytes: int) -> None:
+    `path` None is a lane in memory. `machine` says whose records these are: on another one a new epoch begins.
+    `past` is what the lane knew before a fault.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        grow: int,
+        max_bytes: int,
+        machine: str = "",
+        past: Past | None = None,
+        keep_settled: bool = False,
+    ) -> None:
         self.path = path
         self.max_bytes = max_bytes
+        self.keep_settled = keep_settled
         self.quarantined: Path | None = None
         """Where an unreadable file was moved at the start, to be told as an event."""
+        self.salvaged = Salvaged()
         try:
-            self._open(grow)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise StorageError(f"the buffer {path} cannot be opened: {error}") from error
-            self.quarantined = _quarantine(path)
-            self._open(grow)
-
-    def _open(self, grow: int) -> None:
-        is_new = not self.path.exists()
-        self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            self._db.executescript(f"PRAGMA page_size={_PAGE}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;")
-            self._db.executescript(
-                f"PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={max(64, grow // _PAGE)};"
-                f"PRAGMA journal_size_limit=-1; PRAGMA max_page_count={self.max_bytes // _PAGE};"
-                "PRAGMA cache_size=-256; PRAGMA foreign_keys=OFF;"
-            )
-            self._db.executescript(_SCHEMA)
-            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("database disk image is malformed")
-            self._read_start(grow)
-        except sqlite3.DatabaseError:
-            self._db.close()
-            raise
-        if is_new:
-            _sync_folder(self.path.parent)
-
-    def _read_start(self, grow: int) -> None:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        meta = dict(db.execute("SELECT key, value FROM meta"))
-        if "epoch" not in meta:
-            meta = {"epoch": secrets.token_hex(4), "format": str(_FORMAT), "next": "1"}
-            db.executemany("INSERT INTO meta VALUES(?, ?)", meta.items())
-        db.execute("COMMIT")
+            self.db = connect(path, grow=grow, max_bytes=max_bytes)
+        except Damaged:
+            assert path is not None, "memory has no file to be damaged"
+            self.quarantined = quarantine(path)
+            self.db = connect(path, grow=grow, max_bytes=max_bytes)
+            self.salvaged = salvage(self.quarantined / path.name, self.db)
+        self._read_start(machine, past)
         self._grow(grow)
-        if meta["format"] != str(_FORMAT):
-            raise StorageError(f"{self.path} has format {meta['format']}; this version reads {_FORMAT}")
-        self.epoch = meta["epoch"]
-        self.points = {entry: number for number, entry in db.execute("SELECT number, entry FROM point")}
-        self.state: dict[str, Json] = {
-            key: orjson.loads(text) for key, text in db.execute("SELECT key, value FROM state")
-        }
-        self.settled = {
-            uplink: Ranges(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, spans FROM settled")
-        }
-        last_row = db.execute("SELECT first + count FROM block ORDER BY first DESC LIMIT 1").fetchone()
-        ends = [spans.spans()[-1][1] + 1 for spans in self.settled.values() if len(spans)]
-        self.next = max([int(meta["next"]), last_row[0] if last_row else 1, *ends])
+
+    def _read_start(self, machine: str, past: Past | None) -> None:
+        with Transaction(self.db):
+            db = self.db
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            known = meta.setdefault("format", str(_FORMAT))
+            if known != str(_FORMAT):
+                raise StorageError(f"{self.path} has format {known}; this version reads {_FORMAT}")
+            db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (known,))
+            floor = resume(self, past) if past else 1
+            self.points = {entry: number for number, entry in db.execute("SELECT number, entry FROM point")}
+            self.state: dict[str, Json] = {
+                key: orjson.loads(text) for key, text in db.execute("SELECT key, value FROM state")
+            }
+            self.settled = {
+                uplink: Ranges(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, spans FROM settled")
+            }
+            self.skips = {EVERYBODY: Skips()} | {
+                uplink: Skips(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, reasons FROM skip")
+            }
+            self.dead = DeadLetters(db)
+            self.origins: dict[str, int] = dict(db.execute("SELECT id, origin FROM boot"))
+            self.epochs = [Epoch(*row) for row in db.execute("SELECT * FROM epoch ORDER BY number")]
+            ended = self.end_of_records()
+            now = self.epochs[-1] if self.epochs else None
+            if now is None or now.machine != machine or self.quarantined or floor > ended:
+                self._begin_epoch(machine, max(ended, floor))
+            else:
+                self.next = ended
+
+    def end_of_records(self) -> int:
+        """The position after the last that was given out, as far as this file knows."""
+        noted = self.db.execute("SELECT value FROM meta WHERE key='next'").fetchone()
+        last = self.db.execute("SELECT first + count FROM block ORDER BY first DESC LIMIT 1").fetchone()
+        spans = [orjson.loads(text) for (text,) in self.db.execute("SELECT spans FROM settled")]
+        ends = [each[-1][1] + 1 for each in spans if each]
+        return int(max([int(noted[0]) if noted else 1, last[0] if last else 1, *ends]))
+
+    def _begin_epoch(self, machine: str, beyond: int) -> None:
+        """New records lie in an epoch of their own, above `beyond`; what lies between is nobody's."""
+        is_first = not self.epochs and beyond <= 1
+        number = 0 if is_first else max([beyond >> EPOCH_BITS, *(epoch.number for epoch in self.epochs)]) + 1
+        if self.epochs and self.epochs[-1].last is None:
+            last = min(beyond, self.epochs[-1].base + (1 << EPOCH_BITS)) - 1
+            self.db.execute("UPDATE epoch SET last=? WHERE number=?", (last, self.epochs[-1].number))
+        self.db.execute("INSERT INTO epoch VALUES(?, ?, ?, NULL)", (number, secrets.token_hex(4), machine))
+        self.epochs = [Epoch(*row) for row in self.db.execute("SELECT * FROM epoch ORDER BY number")]
+        self.next = self.epochs[-1].base + 1
+        for uplink in self.settled:
+            self._settle_gaps(uplink)
+            self._store_settled(uplink)
+
+    def _settle_gaps(self, uplink: str) -> None:
+        """No record lies between the epochs: a range that is still to be sent never spans two of them."""
+        above = 1
+        for epoch in self.epochs:
+            if epoch.base + 1 > above:
+                self.settled[uplink].add(above, epoch.base)
+            above = (epoch.last or epoch.base) + 1
+
+    @property
+    def epoch(self) -> str:
+        return self.epochs[-1].id
 
     def _grow(self, size: int) -> None:
         """Grow the log now and keep a reserve of pages: each later growth would cost the file system's journal.
 
         A full disk is no reason not to start.
         """
-        with suppress(sqlite3.OperationalError, StorageError), _Transaction(self._db):
-            self._db.execute("DELETE FROM ballast")
-            self._db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(size, self.max_bytes // 4),))
+        with suppress(Full), Transaction(self.db):
+            self.db.execute("DELETE FROM ballast")
+            self.db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(size, self.max_bytes // 4),))
+
+    def release_reserve(self) -> None:
+        """Give the reserve's pages to what must be written now."""
+        with Transaction(self.db):
+            self.db.execute("DELETE FROM ballast")
 
     def uplinks(self, wanted: Mapping[str, str]) -> dict[str, Ranges]:
         """Enrol the uplinks that take this lane (name -> 'oldest' | 'now'); those gone stop holding rows.
 
         Returns what each has settled so far.
         """
-        with _Transaction(self._db):
-            self._db.execute("UPDATE meta SET value=? WHERE key='next'", (str(self.next),))
+        with Transaction(self.db):
+            self._note_next()
             for gone in set(self.settled) - set(wanted):
-                self._db.execute("DELETE FROM settled WHERE uplink=?", (gone,))
+                self.db.execute("DELETE FROM settled WHERE uplink=?", (gone,))
+                self.db.execute("DELETE FROM skip WHERE uplink=?", (gone,))
                 del self.settled[gone]
+                self.skips.pop(gone, None)
             for name, start in wanted.items():
                 if name not in self.settled:
-                    oldest = self._db.execute("SELECT min(first) FROM block").fetchone()[0] or self.next
+                    oldest = self.db.execute("SELECT min(first) FROM block").fetchone()[0] or self.next
                     below = self.next if start == "now" else oldest
                     self.settled[name] = Ranges([(1, below - 1)] if below > 1 else [])
+                    self._settle_gaps(name)
                     self._store_settled(name)
             if wanted:
                 self._delete_settled(1, self.next)
         return {name: Ranges(spans) for name, spans in self.settled.items()}
 
     def commit(self, group: Group) -> int:
-        """Make `group` durable in one transaction and return the seq after its last record."""
+        """Make `group` durable in one transaction and return the position after its last record."""
         first = self.next
-        with _Transaction(self._db):
+        with Transaction(self.db):
+            if group.anchor and group.anchor.boot_id not in self.origins:
+                self._note_boot(group.anchor)
             if group.points:
-                self._db.executemany("INSERT OR IGNORE INTO point VALUES(?, ?)", group.points)
+                self.db.executemany("INSERT OR IGNORE INTO point VALUES(?, ?)", group.points)
             for start in range(0, len(group.rows), MAX_RECORDS):
-                self._insert(first + start, group.rows[start : start + MAX_RECORDS], group.anchor)
+                assert group.anchor is not None, "a group with rows has its anchor"
+                self.insert(first + start, group.rows[start : start + MAX_RECORDS], group.anchor)
             for key, value in group.state.items():
                 if value is None:
-                    self._db.execute("DELETE FROM state WHERE key=?", (key,))
+                    self.db.execute("DELETE FROM state WHERE key=?", (key,))
                 else:
-                    self._db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (key, orjson.dumps(value).decode()))
+                    self.db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (key, orjson.dumps(value).decode()))
             settled = self._settle(group.receipts)
         self.settled = settled
         self.next = first + len(group.rows)
         return self.next
 
-    def _insert(self, first: int, rows: Sequence[Any], anchor: Anchor | None) -> None:
-        assert anchor is not None, "a group with rows has its anchor"
-        body = pack(rows)
-        check = crc(first, len(rows), anchor, body)
-        values = (first, len(rows), anchor.boot_id, anchor.boot, anchor.wall, anchor.clock.value, check, body)
-        self._db.execute("INSERT INTO block VALUES(?, ?, ?, ?, ?, ?, ?, ?)", values)
+    def _note_boot(self, anchor: Anchor) -> None:
+        """Ages count the time that the gateway was up: no wall clock can make records old."""
+        up = [self.uptime(*row) for row in self.db.execute("SELECT boot_id, max(boot) FROM block GROUP BY boot_id")]
+        self.origins[anchor.boot_id] = max([0, *up]) - anchor.boot
+        self.db.execute("INSERT OR REPLACE INTO boot VALUES(?, ?)", (anchor.boot_id, self.origins[anchor.boot_id]))
+
+    def uptime(self, boot_id: str, boot: int) -> int:
+        """Milliseconds for which gateways of this file had been up at `boot` of that boot."""
+        return self.origins.get(boot_id, 0) + boot
+
+    def insert(self, first: int, rows: Sequence[Any], anchor: Anchor, level: int = 0) -> None:
+        """One block, within the caller's transaction."""
+        self.db.execute(INSERT, columns(first, rows, anchor, level))
 
     def _settle(self, receipts: Sequence[tuple[str, Receipt]]) -> dict[str, Ranges]:
         """Move the uplinks' ranges and delete what all have settled; the result holds once this is committed."""
         before, touched = self.settled, set[str]()
         self.settled = {name: Ranges(spans) for name, spans in before.items()} if receipts else before
+        bases = {epoch.id: epoch.base for epoch in self.epochs}
         low, high = self.next, 0
         for uplink, receipt in receipts:
-            spans = self.settled.get(uplink)
-            if spans is None or receipt.epoch != self.epoch:
+            spans, base = self.settled.get(uplink), bases.get(receipt.epoch)
+            if spans is None or base is None:
                 continue
             touched.add(uplink)
             done: list[Span] = list(receipt.accepted)
             for seq, reason, retryable in receipt.rejected:
                 if not retryable:
                     done.append((seq, seq))
-                    self._bury(uplink, seq, reason)
+                    self._bury(uplink, receipt.epoch, base, seq, reason)
             for first, last in done:
-                spans.add(first, min(last, self.next - 1))
-                low, high = min(low, first), max(high, last)
+                spans.add(base + first, min(base + last, self.next - 1))
+                low, high = min(low, base + first), max(high, base + last)
         for uplink in touched:
             self._store_settled(uplink)
         if high:
@@ -190,111 +247,109 @@ class LaneFile:
 
     def _store_settled(self, uplink: str) -> None:
         spans = orjson.dumps(self.settled[uplink].spans()).decode()
-        self._db.execute("INSERT OR REPLACE INTO settled VALUES(?, ?)", (uplink, spans))
+        self.db.execute("INSERT OR REPLACE INTO settled VALUES(?, ?)", (uplink, spans))
 
-    def _bury(self, uplink: str, seq: int, reason: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO dead VALUES(?, ?, ?)", (uplink, seq, reason[:200]))
-        self._db.execute(
-            "DELETE FROM dead WHERE uplink=? AND seq <= (SELECT seq FROM dead WHERE uplink=? "
-            "ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-            (uplink, uplink, _DEAD_KEPT),
-        )
+    def store_skips(self, uplink: str, skips: Skips) -> None:
+        """Within the caller's transaction. The map is replaced, never changed: others read it."""
+        reasons = orjson.dumps(skips.json()).decode()
+        self.db.execute("INSERT OR REPLACE INTO skip VALUES(?, ?)", (uplink, reasons))
+        self.skips = {**self.skips, uplink: skips}
+
+    def _note_next(self) -> None:
+        """The records may all be gone; their numbers are never used again."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES('next', ?)", (str(self.next),))
+
+    def _bury(self, uplink: str, epoch: str, base: int, seq: int, reason: str) -> None:
+        for block in self._blocks(base + seq, base + seq):
+            row = block.rows[base + seq - block.first] if block.rows else None
+            names = {number: entry for entry, number in self.points.items()}
+            self.dead.bury(uplink, epoch, seq, block.anchor, row, names, reason)
+
+    def is_free(self, first: int, last: int) -> bool:
+        """Whether nobody waits for any of first..last."""
+        for uplink, spans in self.settled.items():
+            for a, b in spans.missing(first, last):
+                skipped = [*self.skips[EVERYBODY].within(a, b), *self.skips.get(uplink, _NONE).within(a, b)]
+                if Ranges((c, d) for c, d, _ in skipped).missing(a, b):
+                    return False
+        return True
 
     def _delete_settled(self, low: int, high: int) -> None:
-        rows = self._db.execute(
-            "SELECT first, count FROM block WHERE first >= coalesce("
-            "(SELECT max(first) FROM block WHERE first <= ?), 0) AND first <= ?",
-            (low, high),
-        ).fetchall()
-        done = [
-            (first,)
-            for first, count in rows
-            if all(spans.covers(first, first + count - 1) for spans in self.settled.values())
-        ]
-        self._db.executemany("DELETE FROM block WHERE first=?", done)
+        if self.keep_settled:
+            return
+        rows = self.db.execute(f"SELECT first, count {_FROM}", (low, high)).fetchall()
+        done = [(first,) for first, count in rows if self.is_free(first, first + count - 1)]
+        self.db.executemany("DELETE FROM block WHERE first=?", done)
 
     def read(self, first: int, last: int, max_bytes: int) -> list[Block]:
         """Blocks that touch first..last, in order, until their JSON passes `max_bytes` (one at least)."""
         blocks: list[Block] = []
-        size = 0
         try:
-            rows = self._db.execute(
-                "SELECT first, count, boot_id, boot, wall, clock, crc, body FROM block WHERE first >= coalesce("
-                "(SELECT max(first) FROM block WHERE first <= ?), 0) AND first <= ? ORDER BY first",
-                (first, last),
-            )
-            for at, count, boot_id, boot, wall, clock, check, body in rows:
-                if at + count <= first:
-                    continue
-                anchor = Anchor(boot_id, boot, wall, ClockState(clock))
-                is_whole = crc(at, count, anchor, body) == check
-                plain = unpack(body) if is_whole else b""
-                blocks.append(Block(at, count, anchor, orjson.loads(plain) if is_whole else None, len(plain)))
-                size += len(plain)
-                if size >= max_bytes:
+            for block in self._blocks(first, last):
+                blocks.append(block)
+                max_bytes -= block.size
+                if max_bytes <= 0:
                     break
-        except sqlite3.DatabaseError as error:
-            raise StorageError(f"the buffer {self.path.name} cannot be read: {error}") from error
+        except sqlite3.Error as error:
+            raise fault(f"{self.path} cannot be read", error) from error
         return blocks
 
+    def _blocks(self, first: int, last: int) -> "list[Block] | Any":
+        for row in self.db.execute(f"SELECT {COLUMNS} {_FROM} ORDER BY first", (first, last)):
+            if row[0] + row[1] > first:
+                yield block_of(row)
+
+    def check(self, after: int, size: int) -> tuple[int | None, int]:
+        """Read blocks above `after` until `size` bytes are read: (position to go on from or None, blocks found bad).
+
+        Damaged where SQLite itself stumbles.
+        """
+        blocks = self.read(after + 1, self.next, size)
+        bad = sum(block.rows is None for block in blocks)
+        return (blocks[-1].last if blocks else None), bad
+
+    def waiting(self) -> int:
+        """Records that some uplink is still to get; with no uplink at all, the records held."""
+        if not self.settled:
+            held: int = self.db.execute("SELECT coalesce(sum(count), 0) FROM block").fetchone()[0]
+            return held
+        return max(self.claim(uplink) for uplink in self.settled)
+
+    def claim(self, uplink: str) -> int:
+        """Records that this uplink is still to get."""
+        total = 0
+        for first, last in self.settled[uplink].missing(1, self.next - 1):
+            skipped = [*self.skips[EVERYBODY].within(first, last), *self.skips.get(uplink, _NONE).within(first, last)]
+            total += last - first + 1 - Ranges((a, b) for a, b, _ in skipped).total()
+        return total
+
+    def used(self) -> int:
+        """Bytes of the pages in use, the reserve not counted."""
+        pages = (
+            self.db.execute("PRAGMA page_count").fetchone()[0] - self.db.execute("PRAGMA freelist_count").fetchone()[0]
+        )
+        reserve = self.db.execute("SELECT coalesce(sum(length(body)), 0) FROM ballast").fetchone()[0]
+        return int(pages * PAGE - reserve)
+
     def depth(self) -> tuple[int, int, int | None]:
-        """(records held, bytes used on disk, UTC ms of the oldest block or None)."""
-        held = self._db.execute("SELECT coalesce(sum(count), 0) FROM block").fetchone()[0]
-        oldest = self._db.execute("SELECT wall FROM block ORDER BY first LIMIT 1").fetchone()
-        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
-        free = self._db.execute("PRAGMA freelist_count").fetchone()[0]
-        return held, (pages - free) * _PAGE, oldest[0] if oldest else None
+        """(records that wait, bytes in use, UTC ms of the oldest that waits or None)."""
+        try:
+            waiting = self.waiting()
+            firsts = [spans.first_missing(1) for spans in self.settled.values()] or [1]
+            oldest = self.db.execute(f"SELECT wall {_FROM} ORDER BY first LIMIT 1", (min(firsts), self.next)).fetchone()
+            return waiting, self.used(), oldest[0] if oldest and waiting else None
+        except sqlite3.Error as error:
+            raise fault(f"{self.path} cannot be read", error) from error
+
+    def abandon(self) -> None:
+        """After a fault: nothing more is asked of this connection."""
+        with suppress(sqlite3.Error):
+            self.db.close()
 
     def close(self) -> None:
-        self._db.close()
+        with suppress(StorageError), Transaction(self.db):
+            self._note_next()
+        self.db.close()
 
 
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT; rolled back and told as StorageError when anything in it fails."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise StorageError(f"the buffer takes no writes: {error}") from error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        try:
-            if error is None:
-                self._db.execute("COMMIT")
-                return
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        except sqlite3.Error as failure:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise StorageError(f"the buffer could not commit: {failure}") from failure
-        if isinstance(error, sqlite3.Error):
-            raise StorageError(f"the buffer could not write: {error}") from error
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB") or "malformed" in str(error)
-
-
-def _quarantine(path: Path) -> Path:
-    """Move a damaged file and its log aside, never deleting anything."""
-    folder = path.parent / "quarantine" / f"{path.stem}-{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(folder / part.name)
-    _sync_folder(path.parent)
-    return folder
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_NONE = Skips()
