@@ -16,7 +16,7 @@ from gateway import profile as profiles
 from gateway.document import Document, DocumentError, Location
 from gateway.model import DeviceId, Point, Verb
 from gateway.ports import Driver, Emulator, Link, Platform, Uplink
-from gateway.profile import DeviceKeys, LinkKeys, Profile
+from gateway.profile import DeviceKeys, Finder, LinkKeys, Profile
 from gateway.uplinks import UplinkKeys
 
 
@@ -87,9 +87,12 @@ def profile_model(name: str) -> type[Profile]:
     return driver(name).Profile
 
 
-def profile(written: Document, stem: str) -> Profile:
-    """The profile in a document read from `<stem>.yaml`, borne out by its own examples. DocumentError otherwise."""
-    found = profiles.parse(written, stem, profile_model)
+def profile(written: Document, stem: str, find: Finder | None = None) -> Profile:
+    """The profile in a document read from `<stem>.yaml`, borne out by its own examples. DocumentError otherwise.
+
+    `find` gives what it inherits from, as `gateway.profile.parse` takes it.
+    """
+    found = profiles.parse(written, stem, profile_model, find)
     failed = driver(found.driver).self_test(found)
     if failed:
         fix = "Correct the point or the example."

@@ -4,9 +4,10 @@ The head and the meaning of points are here; each driver subclasses `Profile` an
 wire facts (`drivers/<name>/settings.py`). The author states the device's own unit, code converts.
 """
 
+import importlib.resources
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import StringConstraints, model_validator
 
@@ -86,6 +87,8 @@ class Profile(Written):
     """The head that every profile has."""
 
     profile: ProfileId
+    inherits: Slug | None = None
+    """The profile that this one is a variant of: maps are merged, null removes a key, all else replaces."""
     driver: DriverName
     kind: Slug
     """What it is: meter, charger, particulate, luminaire …"""
@@ -139,14 +142,29 @@ class Catalogue:
         return sorted(self.files)
 
 
+Finder = Callable[[str], Document]
+"""The document of a profile by its short name. KeyError where there is none."""
+
+
+def shipped_profiles() -> Path:
+    with importlib.resources.as_file(importlib.resources.files("config")) as folder:
+        return folder / "profiles"
+
+
 def load(path: Path, model_of: Callable[[str], type[Profile]]) -> Profile:
     """The profile in `path`; `model_of(driver)` gives its driver's model. DocumentError with every mistake."""
     return parse(document.read(path), path.stem, model_of)
 
 
-def parse(written: Document, stem: str, model_of: Callable[[str], type[Profile]]) -> Profile:
-    """The profile in a document that was read from `<stem>.yaml`. DocumentError with every mistake."""
-    driver = written.tree.get("driver") if isinstance(written.tree, Mapping) else None
+def parse(
+    written: Document, stem: str, model_of: Callable[[str], type[Profile]], find: Finder | None = None
+) -> Profile:
+    """The profile in a document that was read from `<stem>.yaml`. DocumentError with every mistake.
+
+    `find` gives the profile that it inherits from; left out, the file beside it, else the shipped one.
+    """
+    tree = _whole(written, find or _beside(written), (stem,))
+    driver = tree.get("driver") if isinstance(tree, Mapping) else None
     if not isinstance(driver, str):
         why = "a profile needs `driver:` to say which protocol it is for"
         raise DocumentError([written.diagnostic("missing_key", (), why, "Add `driver: modbus`, `serial`, `ocpp` …")])
@@ -155,9 +173,41 @@ def parse(written: Document, stem: str, model_of: Callable[[str], type[Profile]]
     except LookupError as error:
         fix = getattr(error, "fix", "")
         raise DocumentError([written.diagnostic("unknown_driver", ("driver",), str(error), fix)]) from None
-    profile = document.check(written, model)
+    profile = document.check(written, model, tree)
     name, _, _version = profile.profile.partition("/")
     if name != stem:
         why = f"the file is called {stem}.yaml, but the profile is `{profile.profile}`"
         raise DocumentError([written.diagnostic("name_mismatch", ("profile",), why, f"Call the file {name}.yaml.")])
     return profile
+
+
+def _beside(written: Document) -> Finder:
+    catalogue = Catalogue([Path(written.file).parent, shipped_profiles()])
+    return lambda name: document.read(catalogue.path(name))
+
+
+def _whole(written: Document, find: Finder, line: tuple[str, ...]) -> Any:
+    """The tree of a profile with what it inherits; `line` are the names from the youngest to it."""
+    tree = written.tree
+    name = tree.get("inherits") if isinstance(tree, Mapping) else None
+    if not isinstance(name, str):
+        return tree
+    if name in line:
+        why = f"`{name}` inherits from itself: {' → '.join((*line, name))}"
+        raise DocumentError(
+            [written.diagnostic("bad_inheritance", ("inherits",), why, "Inherit from another profile.")]
+        )
+    try:
+        parent = find(name)
+    except KeyError:
+        why = f"there is no profile `{name}` to inherit from"
+        fix = "`lampione profiles list` shows the names; write it without `/` and version."
+        raise DocumentError([written.diagnostic("unknown_profile", ("inherits",), why, fix)]) from None
+    return _merged(_whole(parent, find, (*line, name)), tree)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    both = {key: _merged(old.get(key), value) for key, value in new.items()}
+    return {key: value for key, value in {**old, **both}.items() if value is not None}

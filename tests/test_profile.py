@@ -122,3 +122,33 @@ def test_the_first_folder_wins_and_says_so(tmp_path: Path) -> None:
     assert catalogue.overrides == {"acme-m1": shipped / "acme-m1.yaml"}
     with pytest.raises(KeyError):
         catalogue.path("acme-m3")
+
+
+def test_a_variant_inherits_replaces_and_removes(tmp_path: Path) -> None:
+    load(tmp_path, HEAD + "  power: {quantity: power_active, unit: kW}\n  volts: {quantity: voltage}\n")
+    variant = (
+        "profile: acme-m2/1\ninherits: acme-m1\nnote: smaller\npoints:\n"
+        "  power: {unit: W}\n  volts:\n  hertz: {quantity: frequency}\n"
+    )
+    made = load(tmp_path, variant, "acme-m2")
+    assert isinstance(made, Meter)
+    assert (made.profile, made.driver, made.kind, made.note) == ("acme-m2/1", "modbus", "meter", "smaller")
+    assert {slug: (p.quantity, p.unit) for slug, p in made.points.items()} == {
+        "power": ("power_active", "W"),
+        "hertz": ("frequency", None),
+    }
+    youngest = load(tmp_path, "profile: acme-m3/1\ninherits: acme-m2\n", "acme-m3")
+    assert isinstance(youngest, Meter)
+    assert list(youngest.points) == list(made.points)
+
+
+def test_what_inheritance_can_get_wrong(tmp_path: Path) -> None:
+    found = mistake(tmp_path, "profile: acme-m1/1\ninherits: acme-m9\n")
+    assert (found.code, found.line, found.column) == ("unknown_profile", 2, 11)
+    (tmp_path / "acme-m2.yaml").write_text("profile: acme-m2/1\ninherits: acme-m1\n")
+    found = mistake(tmp_path, "profile: acme-m1/1\ninherits: acme-m2\n")
+    assert (found.code, found.line) == ("bad_inheritance", 2)
+    assert "acme-m1 → acme-m2 → acme-m1" in found.why
+    (tmp_path / "acme-m2.yaml").write_text(HEAD.replace("acme-m1", "acme-m2") + "  power: {quantity: power_active}\n")
+    found = mistake(tmp_path, "profile: acme-m1/1\ninherits: acme-m2\npoints:\n  power: {unit: kVA}\n")
+    assert (found.code, found.line, found.column) == ("bad_unit", 4, 17)

@@ -102,6 +102,11 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
     else:
         print(f"# {path}")
         print(path.read_text(), end="")
+        frames = getattr(load.profile(document.read(path), path.stem), "frames", None)
+        if frames:
+            print("# Read requests on the wire, behind the unit id: function, address, registers")
+            for slug, frame in frames():
+                print(f"#   {frame}  {slug}")
     return 0
 
 

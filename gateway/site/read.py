@@ -1,7 +1,6 @@
 """From the text of a site file to a `Site`: names found, devices made, every mistake said at once."""
 
 import hashlib
-import importlib.resources
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +30,7 @@ def profile_folders(path: Path) -> list[Path]:
     return [own, shipped] if own != shipped.resolve() else [shipped]
 
 
-def shipped_profiles() -> Path:
-    with importlib.resources.as_file(importlib.resources.files("config")) as folder:
-        return folder / "profiles"
+shipped_profiles = profiles.shipped_profiles
 
 
 def load(path: Path) -> Site:
@@ -69,18 +66,23 @@ class Shelf:
 
     def _parse(self, name: str) -> Profile | None:
         try:
+            written = self._document(name)
             if name in self.kept:
-                file, text = self.kept[name]
-                written = document.parse(text, file)
-            else:
-                written = document.read(self.catalogue.path(name))
-            self.used[name] = (written.file, written.text)
-            if name in self.kept:
-                return profiles.parse(written, name, code.profile_model)
-            return code.profile(written, name)
+                return profiles.parse(written, name, code.profile_model, self._document)
+            return code.profile(written, name, self._document)
         except DocumentError as error:
             self.broken[name] = error.diagnostics
             return None
+
+    def _document(self, name: str) -> Document:
+        """Its text, which is from now on one that the site uses: what a profile inherits from is kept with it."""
+        if name in self.kept:
+            file, text = self.kept[name]
+            written = document.parse(text, file)
+        else:
+            written = document.read(self.catalogue.path(name))
+        self.used[name] = (written.file, written.text)
+        return written
 
 
 @dataclass(slots=True)

@@ -48,6 +48,12 @@ def test_show(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean `nova-sds011`?" in capsys.readouterr().err
 
 
+def test_show_says_what_goes_over_the_wire(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Eastron's own example: 04, start address 0x0034, 2 registers."""
+    assert main(["profiles", "show", "eastron-sdm630", "--site", str(path)]) == 0
+    assert "#   04 00 34 00 02  power\n" in capsys.readouterr().out
+
+
 def test_check_runs_the_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "nova-sds011.yaml"
     path.write_text(SENSOR)

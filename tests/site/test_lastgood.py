@@ -93,6 +93,24 @@ def test_the_profile_of_that_day_is_kept_too(path: Path, state: Path) -> None:
     assert found.devices["lp-1/pm"][1].points == good.devices["lp-1/pm"][1].points
 
 
+def test_what_a_profile_inherits_from_is_kept_with_it(path: Path, state: Path) -> None:
+    own = path.parent / "profiles"
+    own.mkdir()
+    sensor = site.load(path).profiles["nova-sds011"][1]
+    parent = own / "acme-dust.yaml"
+    parent.write_text(sensor.replace("nova-sds011/1", "acme-dust/1"))
+    (own / "nova-sds011.yaml").write_text("profile: nova-sds011/1\ninherits: acme-dust\n")
+    good = site.load(path)
+    assert set(good.profiles) >= {"nova-sds011", "acme-dust"}
+    keep_as_last_good(good, state)
+    parent.unlink()
+    found, rejected = load_or_last_good(path, state)
+    assert rejected is not None
+    assert {one.code for one in rejected.diagnostics} == {"unknown_profile"}
+    assert found.hash == good.hash
+    assert found.devices["lp-1/pm"][1].points == good.devices["lp-1/pm"][1].points
+
+
 def test_another_sites_last_good_file_is_not_run(path: Path, state: Path, tmp_path: Path) -> None:
     keep_as_last_good(site.load(path), state)
     with pytest.raises(DocumentError, match="No such file"):
