@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from drivers.serial.points import SerialPoint
+from drivers.serial.point import SerialPoint
 from gateway.model import Quality, Reason
 from gateway.quantities import convert
 

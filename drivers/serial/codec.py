@@ -9,7 +9,7 @@ from drivers.serial import arithmetic, checksum
 from drivers.serial.arithmetic import Arithmetic, Sample, none
 from drivers.serial.dialogue import Meaning, Message
 from drivers.serial.layouts import Binary, Found, GarbledError, TextLayout, word
-from drivers.serial.points import SerialPoint, Status, Verdict
+from drivers.serial.point import SerialPoint, Status, Verdict
 from drivers.serial.settings import Profile, address_bytes
 from drivers.serial.words import FORMATS, SIZES, Place, places_in
 from gateway.model import Quality, Reason

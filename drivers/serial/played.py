@@ -7,7 +7,7 @@ from drivers.serial.codec import Codec, Heard
 from drivers.serial.dialogue import Meaning
 from drivers.serial.framing import Framer
 from drivers.serial.layouts import Binary
-from drivers.serial.points import SerialPoint
+from drivers.serial.point import SerialPoint
 from drivers.serial.scenario import Scenario, level
 from drivers.serial.settings import DeviceSettings, Profile
 from gateway.model import Device, Quality

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from drivers.serial.arithmetic import Sample
-from drivers.serial.points import Counter, SerialPoint
+from drivers.serial.point import Counter, SerialPoint
 from gateway.model import Quality, Reason
 
 LOST = (Quality.BAD, Reason.COMM_FAILURE)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 from drivers.serial.dialogue import Address, Command, Dialogue, Duty, Meaning, Message
 from drivers.serial.frames import FixedFrame, Frame
 from drivers.serial.layouts import Binary, Layout
-from drivers.serial.points import SerialPoint, Status, known
+from drivers.serial.point import SerialPoint, Status, known
 from drivers.serial.words import SIZES, Bytes, places_in
 from gateway import profile as head
 from gateway.document import Mistake

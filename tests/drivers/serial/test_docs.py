@@ -9,8 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from drivers.serial import dialogue, frames, layouts, settings, words
-from drivers.serial import points as points_of
+from drivers.serial import dialogue, frames, layouts, point, settings, words
 from gateway import document, load
 from gateway.profile import Profile, ProfilePoint
 
@@ -25,7 +24,7 @@ def test_a_profile_on_the_page_passes_its_own_check(name: str) -> None:
 
 
 def models() -> Iterator[type[BaseModel]]:
-    for module in (dialogue, frames, layouts, points_of, settings, words):
+    for module in (dialogue, frames, layouts, point, settings, words):
         for one in vars(module).values():
             is_model = isinstance(one, type) and issubclass(one, BaseModel) and one.__module__ == module.__name__
             if is_model and one not in (settings.Settings, settings.DeviceSettings):
@@ -60,7 +59,7 @@ def test_every_word_of_the_language_is_on_the_page() -> None:
     for model, field in (
         (words.Checksum, "algorithm"),
         (words.Checksum, "encoding"),
-        (points_of.SerialPoint, "combine"),
+        (point.SerialPoint, "combine"),
     ):
         annotation: Any = model.model_fields[field].annotation
         listed |= set(annotation.__args__)

@@ -9,7 +9,7 @@ from drivers.serial import DeviceSettings, Profile, points
 from drivers.serial.arithmetic import Arithmetic, Sample, as_written, coordinate, measured
 from drivers.serial.codec import Heard
 from drivers.serial.dialogue import Meaning
-from drivers.serial.points import Counter, SerialPoint
+from drivers.serial.point import Counter, SerialPoint
 from drivers.serial.sensor import Sensor, Shift
 from drivers.serial.series import Growth, Series, combined
 from gateway.model import Device, Quality, Reason
