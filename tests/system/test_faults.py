@@ -1,7 +1,9 @@
 """A running street behind a bad network, a broker that dies, a gateway that is killed: nothing lost, nothing twice."""
 
 import asyncio
+import faulthandler
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -120,6 +122,8 @@ async def storm(stage: Stage, proxy: FaultProxy, seconds: float, seed: int) -> d
 
 @pytest.mark.parametrize("seconds", [30, pytest.param(300, marks=pytest.mark.slow)])
 async def test_broker_kills_and_gateway_kills_lose_nothing(stage: Stage, proxy: FaultProxy, seconds: float) -> None:
+    # Instead of pytest's own limit for tests that hang, which is as long as the longest storm.
+    faulthandler.dump_traceback_later(seconds + 270, exit=True, file=sys.__stderr__)
     await stage.perform()
     await delivered(stage, 20)
     before = received(stage)
