@@ -57,11 +57,11 @@ def spent() -> str:
 
 async def tell(address: str) -> None:
     """Say where we listen, then what was spent each time that a line comes in; end with the input."""
-    print(address, flush=True)  # noqa: T201
+    print(address, flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():
-        print(spent(), flush=True)  # noqa: T201
+        print(spent(), flush=True)
 
 
 async def ours(sockets: int) -> None:
@@ -137,7 +137,7 @@ async def bare(_sockets: int) -> None:
         return socket
 
     server = await asyncio.get_running_loop().create_server(web.Server(serve, access_log=None), "127.0.0.1", 0)
-    await tell("127.0.0.1:{}".format(server.sockets[0].getsockname()[1]))
+    await tell(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     server.close()
 
 
@@ -233,10 +233,10 @@ async def together(act: Callable[[Any], Any], each: list[Any]) -> None:
 
 
 async def compare(sockets: int, chargers: int, messages: int) -> None:
-    print(f"{'server':28} {'CPU ms/MeterValues':>20} {'p99 answer ms':>15} {'KiB/socket':>12}")  # noqa: T201
+    print(f"{'server':28} {'CPU ms/MeterValues':>20} {'p99 answer ms':>15} {'KiB/socket':>12}")
     for name, kind in SERVERS.items():
         cpu, p99, memory = await measure(kind, sockets, chargers, messages)
-        print(f"{name:28} {cpu:>20.3f} {p99:>15.1f} {memory:>12.1f}")  # noqa: T201
+        print(f"{name:28} {cpu:>20.3f} {p99:>15.1f} {memory:>12.1f}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ read with certainty, and said in `remarks`; it never costs the charger its answe
 cannot be read with certainty becomes no value with its reason.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,13 +256,16 @@ def _value(sampled: Mapping[str, Any], measurand: str, remarks: Remarks) -> tupl
     if usual == "1":  # a power factor in percent would be a factor of 100
         known = "1" if known is None and unit in ("1", "-") else known
     try:
-        factor, offset = convert(known or "?", usual)
+        factor, offset = _factor(known or "?", usual)
     except ValueError:
         remarks.append(f"the unit `{_short(unit)}` for {measurand}, which is none of its units")
         return None, Quality.BAD, Reason.CONFIG_ERROR
     if unit not in _SPELLED and usual not in ("Hz", "1"):
         remarks.append(f"the unit `{_short(unit)}`, read as {known}")
     return round(found * factor + offset, 6), Quality.GOOD, None
+
+
+_factor = functools.cache(convert)  # of the few units above
 
 
 def _number(value: object) -> float | None:

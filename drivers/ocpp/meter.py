@@ -39,6 +39,8 @@ class Meter:
         """The readings of a `meterValue` or `transactionData` list, and the samples that they were made of."""
         now = self._clock.boot()
         readings, samples = [], []
+        dated: int | None = None
+        at = now
         for sample in codec.samples(meter_values, remarks):
             point = routed(self._routes, connector, sample.measurand, sample.phase, sample.location, sample.context)
             if point is None:
@@ -48,7 +50,8 @@ class Meter:
                 continue
             if sample.quality is Quality.GOOD:
                 self.known.add(point)
-            at = now - self.age(sample.time)
+            if sample.time != dated:
+                dated, at = sample.time, now - self.age(sample.time)
             samples.append(sample)
             readings.append(
                 Reading(

@@ -111,7 +111,8 @@ def _parse(frame: str | bytes) -> Message | Malformed:
         return _owed(frame, ErrorCode.FORMATION, f"not JSON: {fault.msg}")
     if not isinstance(message, list) or not message:
         return Malformed("not a list")
-    if _is_too_deep(message):
+    # No deeper than it has brackets: most frames need no look inside.
+    if _brackets(frame) > MAX_DEPTH and _is_too_deep(message):
         return _owed(frame, ErrorCode.FORMATION, f"nested more than {MAX_DEPTH} levels deep")
     kind = message[0]
     if kind not in (2, 3, 4, 5, 6) or isinstance(kind, bool):
@@ -197,6 +198,10 @@ def _owed(frame: str | bytes, code: ErrorCode, why: str) -> Malformed:
     readable = _READABLE_ID.match(_without_mark(text))
     answer = error(_encodable(readable[1]), code, why) if readable else None
     return Malformed(why, answer)
+
+
+def _brackets(frame: str | bytes) -> int:
+    return frame.count(b"[") + frame.count(b"{") if isinstance(frame, bytes) else frame.count("[") + frame.count("{")
 
 
 def _is_too_deep(message: list[Any]) -> bool:

@@ -108,7 +108,11 @@ class Charger:
     async def ask(self, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         message_id = f"m{next(self._ids)}"
         await self.send([2, message_id, action, payload])
-        kind, answered, content = await self.receive()
+        kind, answered, content, *rest = await self.receive()
+        while kind == 2:  # the gateway's own question comes between
+            await self.send([4, answered, "NotSupported", "", {}])
+            kind, answered, content, *rest = await self.receive()
+        assert not rest
         assert (kind, answered) == (3, message_id)
         assert isinstance(content, dict)
         return content

@@ -119,6 +119,7 @@ def at_step(folder: Path, blows: int | None) -> int:
     return steps
 
 
+@pytest.mark.slow
 def test_a_gateway_that_dies_at_any_await_leaves_one_complete_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,11 +128,8 @@ def test_a_gateway_that_dies_at_any_await_leaves_one_complete_record(
     most = at_step(tmp_path / "whole", None)
     assert most > 40, "the steps of the gateway are not counted"
     for blows in range(1, most + 2):
-        try:
-            at_step(tmp_path / str(blows), blows)
-        except BaseException as error:
-            error.add_note(f"killed at step {blows} of {most}")
-            raise
+        print(f"killed at step {blows} of {most}")
+        at_step(tmp_path / str(blows), blows)
 
 
 def test_the_test_can_fail(tmp_path: Path) -> None:
