@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -305,7 +306,8 @@ class Gateway:
     async def _say_last_words(self) -> None:
         """What is accepted is committed, and goes out if the platform answers."""
         for lane in self.buffer.lanes.values():
-            await lane.flush()
+            with suppress(StorageError):
+                await lane.flush()
         try:
             async with asyncio.timeout(LAST_WORDS), asyncio.TaskGroup() as waits:
                 for delivery in self._deliveries.values():

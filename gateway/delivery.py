@@ -9,6 +9,7 @@ platform takes the same span without it, and only then: a platform that refuses 
 """
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,12 @@ WINDOW = 8
 """Batches under way at once."""
 MAX_BYTES = 40 * 1024
 """JSON of the blocks of one batch: some 64 KB as a batch, whose rows carry their seq."""
+BACKLOG_WINDOW = 6
+"""Of these, at most so many of the backlog: live telemetry never waits for a place."""
+BACKLOG_RATE = 5000.0
+"""Records a second of the backlog: a platform has other gateways that come back too."""
+SHARE = 10
+"""One batch of so many is telemetry's, however much billing and events there are."""
 ENOUGH = 50
 LINGER = 5.0
 """Live telemetry of fewer than ENOUGH records waits for company this long, unless the line was quiet."""
@@ -81,6 +88,8 @@ class Delivery:
         self._selection = Selection(tuple(only))
         self._streams = [_Stream(buffer.lanes[lane], 1) for lane in Lane if lane in lanes]
         self._sent_live = -1e9
+        self._urgent = self._backlog = 0
+        self._backlog_due = -1e9
         self._too_large = sys.maxsize
         """Bytes of the smallest batch that the platform or the way there did not take for its size."""
         self._freed = asyncio.Event()
@@ -88,6 +97,7 @@ class Delivery:
     async def run(self) -> None:
         """Until cancelled, or until a send fails: UplinkError; what was under way is then sent again."""
         await self._uplink.ready()
+        self._urgent = self._backlog = 0
         for stream in self._streams:
             stream.under_way.clear()
             stream.live_from = stream.lane.head
@@ -116,14 +126,15 @@ class Delivery:
             if sum(len(stream.under_way) for stream in self._streams) >= WINDOW:
                 await self._freed.wait()
                 continue
-            wait = None
+            waits: list[float] = []
             for piece in self._pieces():
                 wait = self._should_wait(piece, loop.time())
                 if wait is None:
                     await self._launch(piece, sends)
                     break
+                waits.append(wait)
             else:
-                await self._news(wait)
+                await self._news(min(waits, default=None))
 
     def _pieces(self) -> list[_Piece]:
         """What may be sent, most urgent first."""
@@ -141,14 +152,20 @@ class Delivery:
             if first < head:
                 mode = BACKLOG if is_split else LIVE
                 (late if is_split else live).append(self._piece(stream, taken, first, head - 1, mode))
-        return live + late
+        pieces = live + late
+        if self._urgent >= SHARE - 1:
+            pieces.sort(key=lambda piece: piece.stream.lane.lane is not Lane.TELEMETRY)
+        return pieces
 
     def _piece(self, stream: _Stream, taken: Ranges, first: int, last: int, mode: str) -> _Piece:
         return _Piece(stream, first, taken.missing(first, last)[0][1], mode)
 
     def _should_wait(self, piece: _Piece, now: float) -> float | None:
         """Loop time until which a small live batch waits for company; None sends it now."""
-        if piece.mode is LIVE and piece.stream.lane.lane is Lane.TELEMETRY and piece.last - piece.first + 1 < ENOUGH:
+        if piece.mode is BACKLOG:
+            is_crowded = self._backlog >= BACKLOG_WINDOW
+            return math.inf if is_crowded else self._backlog_due if self._backlog_due > now else None
+        if piece.stream.lane.lane is Lane.TELEMETRY and piece.last - piece.first + 1 < ENOUGH:
             due = self._sent_live + self._linger
             return due if due > now else None
         return None
@@ -157,7 +174,7 @@ class Delivery:
         """Wait for a commit, a freed place in the window, or `until`."""
         news = [self._freed.wait(), *(stream.lane.news(stream.lane.head) for stream in self._streams)]
         tasks = [asyncio.ensure_future(one) for one in news]
-        timeout = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
+        timeout = None if until is None or until == math.inf else max(0.0, until - asyncio.get_running_loop().time())
         try:
             await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -184,15 +201,21 @@ class Delivery:
         )
         first, last = base + batch.span[0], base + batch.span[1]
         piece.stream.under_way[first] = last
-        if piece.mode is LIVE and lane.lane is Lane.TELEMETRY:
-            self._sent_live = asyncio.get_running_loop().time()
-        sends.create_task(self._send(piece.stream, batch, first), name=f"{self.name}-{lane.lane}-{first}")
+        now = asyncio.get_running_loop().time()
+        self._urgent = 0 if lane.lane is Lane.TELEMETRY else self._urgent + 1
+        if piece.mode is BACKLOG:
+            self._backlog += 1
+            self._backlog_due = max(now, self._backlog_due) + (last - first + 1) / BACKLOG_RATE
+        elif lane.lane is Lane.TELEMETRY:
+            self._sent_live = now
+        sends.create_task(self._send(piece, batch, first), name=f"{self.name}-{lane.lane}-{first}")
 
-    async def _send(self, stream: _Stream, batch: Batch, first: int) -> None:
+    async def _send(self, piece: _Piece, batch: Batch, first: int) -> None:
         try:
-            await self._convey(stream.lane, batch)
+            await self._convey(piece.stream.lane, batch)
         finally:
-            stream.under_way.pop(first, None)
+            piece.stream.under_way.pop(first, None)
+            self._backlog -= piece.mode is BACKLOG
             self._nudge()
 
     async def _convey(self, lane: LaneBuffer, batch: Batch) -> None:

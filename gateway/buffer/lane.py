@@ -39,7 +39,7 @@ REOPEN_EVERY = 30.0
 _ROW_COST = 60
 _SETTLE_WITHIN = 1.0
 _RETRY_AFTER = 2.0
-_SWEEP_EVERY = 10.0
+_SWEEP_EVERY = 30.0
 _CHECKED_AT_ONCE = 256 * 1024
 
 
@@ -115,8 +115,6 @@ class LaneBuffer:
     async def append(self, records: Sequence[Record], state: Mapping[str, Json] | None = None) -> None:
         """Take the records; returns when the lane's promise holds. StorageError when it cannot be kept."""
         loop = asyncio.get_running_loop()
-        if self.is_volatile and not self._commit_every:
-            raise StorageError(self.error or "the disk takes no writes")
         if self._commit_every and self._gathered >= HIGH_WATER:
             await self._promise()
         if self._group.anchor is None:
@@ -276,6 +274,8 @@ class LaneBuffer:
 
     def _write(self, group: Group, boot: int) -> int:
         """Commit; on a full disk give up the reserve, on a full lane the oldest, and try once more."""
+        if self.is_volatile and not self._commit_every:
+            raise StorageError(self.error or "the disk takes no writes")
         try:
             return self._file.commit(group)
         except Full:

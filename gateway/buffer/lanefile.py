@@ -108,7 +108,7 @@ class LaneFile:
             self.epochs = [Epoch(*row) for row in db.execute("SELECT * FROM epoch ORDER BY number")]
             ended = self.end_of_records()
             now = self.epochs[-1] if self.epochs else None
-            if now is None or now.machine != machine or self.quarantined or floor > ended:
+            if now is None or now.machine != machine or now.last or self.quarantined or floor > ended:
                 self._begin_epoch(machine, max(ended, floor))
             else:
                 self.next = ended
@@ -202,6 +202,7 @@ class LaneFile:
                     self.db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (key, orjson.dumps(value).decode()))
             settled = self._settle(group.receipts)
         self.settled = settled
+        self.points |= {entry: number for number, entry in group.points}
         self.next = first + len(group.rows)
         return self.next
 
