@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from drivers.serial.codec import Heard
 from drivers.serial.dialogue import Command, Meaning
@@ -104,7 +104,8 @@ class Conversation:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._profile.dialogue.timeout
         while loop.time() < deadline:
-            for frame in await self.frames(deadline):
+            frames = await self.frames(deadline)
+            for number, frame in enumerate(frames, 1):
                 if not sensor.codec.is_from(frame, sensor.address):
                     self.evidence.refused["foreign"] += 1
                     continue
@@ -113,7 +114,7 @@ class Conversation:
                     self.evidence.refused[heard.refused] += 1
                     continue
                 if heard.message in command.answers or (reading and heard.samples) or heard.means in _ENDS:
-                    if heard.means is Meaning.WAIT:
+                    if heard.means is Meaning.WAIT and not self._is_ready(sensor, frames[number:]):
                         await self._wait(sensor, heard.wait)
                     return heard
         return None
@@ -123,10 +124,12 @@ class Conversation:
         loop = asyncio.get_running_loop()
         over = loop.time() + seconds
         while loop.time() < over:
-            for frame in await self.frames(over):
-                heard = sensor.codec.read(frame)
-                if sensor.codec.is_from(frame, sensor.address) and heard.means is Meaning.READY:
-                    return
+            if self._is_ready(sensor, await self.frames(over)):
+                return
+
+    def _is_ready(self, sensor: Sensor, frames: Sequence[bytes]) -> bool:
+        codec = sensor.codec
+        return any(codec.is_from(one, sensor.address) and codec.read(one).means is Meaning.READY for one in frames)
 
     async def _drop(self) -> None:
         """A late answer to an earlier question must not pass for the answer to this one."""

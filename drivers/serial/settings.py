@@ -148,7 +148,7 @@ class Profile(head.Profile):
     cadence: Annotated[Duration, Field(gt=0)]
     """How often a reading comes; for `poll`, how often it is asked for where the site does not say."""
     silence: Annotated[Duration, Field(gt=0)] | None = None
-    """After that long without a good frame the device is down; absent where silence is normal."""
+    """After that long without a good frame a sensor that pushes is down; absent where silence is normal."""
     warm_up: Duration = 0.0
     """So long after the first frame since the port was opened, or since a silence, values are doubtful."""
     frame: Annotated[Frame, Field(discriminator="type")]
