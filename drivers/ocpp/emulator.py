@@ -14,12 +14,13 @@ import aiohttp
 
 from drivers.ocpp import codec, rpc
 from drivers.ocpp.charge_point import Charge, Controls
+from drivers.ocpp.scenario import Quirk, Scenario, distorted
 from drivers.ocpp.settings import DeviceSettings, Profile, Settings, routes
 from drivers.ocpp.tags import parse
 from gateway.clock import SystemClock
 from gateway.model import Device, DeviceId
 
-ANSWER_WITHIN = 30.0
+USUAL = Scenario()
 ATTEMPTS = 3
 """How often a transaction message is sent that is answered with an error (TransactionMessageAttempts)."""
 
@@ -47,11 +48,14 @@ class Emulator:
         *,
         seed: int = 0,
         pace: float = 1.0,
+        scenario: Scenario = USUAL,
     ) -> None:
         if address is None:
             raise ValueError("a charger must be told where its gateway listens")
         self.points = {
-            device.id: ChargePoint(settings, device, address, secret, random.Random(f"{seed}/{device.id}"), pace)
+            device.id: ChargePoint(
+                settings, device, address, secret, random.Random(f"{seed}/{device.id}"), pace, scenario
+            )
             for device in devices
         }
 
@@ -86,19 +90,23 @@ class ChargePoint:
         secret: Callable[[str], str] | None,
         dice: random.Random,
         pace: float,
+        scenario: Scenario = USUAL,
     ) -> None:
         assert isinstance(device.settings, DeviceSettings)
         assert isinstance(device.profile, Profile)
         self.device, self._settings, self._secret = device, settings, secret
         self._own = device.settings
-        self._dice, self._pace = dice, pace
+        self._dice, self._pace, self._scenario = dice, pace, scenario
+        self._quirks, self._has_booted = scenario.quirks, False
         self._routes = routes(device.id, device.profile, device.settings)
         self._identity = self._own.identity or device.id.partition("/")[0]
         scheme = "wss" if settings.security == "2" else "ws"
         self._url = f"{scheme}://{address}/{quote(self._identity, safe='')}"
         self._clock, self._ahead = SystemClock(), 0
         self.controls = Controls(self._own.connectors, int(self._own.phases))
-        self.values = 0
+        if Quirk.WATTS_ONLY in self._quirks:
+            self.controls.configuration["ChargingScheduleAllowedChargingRateUnit"] = "Power"
+        self.values, self.lost = 0, 0
         self.confirmed: list[str] = []
         self.statuses = dict.fromkeys(range(self._own.connectors + 1), "Available")
         self._unsent = set(self.statuses)
@@ -114,6 +122,7 @@ class ChargePoint:
     async def run(self, session: aiohttp.ClientSession) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._stay_connected(session))
+            group.create_task(self._lose_connections())
             for connector in range(1, self._own.connectors + 1):
                 group.create_task(self._use(connector))
 
@@ -125,6 +134,11 @@ class ChargePoint:
         """Lose the connection, as a charger's modem does now and then."""
         if self._socket:
             await self._socket.close()
+
+    async def _lose_connections(self) -> None:
+        while every := self._scenario.drops_every:
+            await asyncio.sleep(every / self._pace)
+            await self.drop()
 
     async def _stay_connected(self, session: aiohttp.ClientSession) -> None:
         while True:
@@ -158,14 +172,17 @@ class ChargePoint:
                 if action == "TriggerMessage" and answer and answer["status"] == "Accepted":
                     self._triggered.append(payload)
                     self._news.set()
+            case rpc.CallResult() if self._dice.random() < self._scenario.lost_answers:
+                self.lost += 1
             case rpc.CallResult() | rpc.CallError() as answer:
                 if self._outbound.settles(answer) and self._pending and not self._pending.done():
                     self._pending.set_result(answer)
-            case rpc.Malformed():
+            case _:
                 pass
 
     async def _converse(self) -> None:
-        await self._boot()
+        if not (self._has_booted and Quirk.BOOTS_ONCE in self._quirks):
+            await self._boot()
         self._unsent |= set(self.statuses)
         while True:
             while self._triggered:
@@ -185,6 +202,7 @@ class ChargePoint:
         boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
                 "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
         answer = await self._call("BootNotification", boot)
+        self._has_booted = True
         if isinstance(answer, rpc.CallResult):
             self.controls.configuration["HeartbeatInterval"] = str(answer.payload.get("interval") or 60)
             told = codec.moment(answer.payload.get("currentTime"), codec.Remarks())
@@ -241,8 +259,8 @@ class ChargePoint:
                 raise ConnectionError
             self._pending = asyncio.get_running_loop().create_future()
             try:
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    await socket.send_str(self._outbound.begin(action, payload))
+                async with asyncio.timeout(self._scenario.answer_within):
+                    await socket.send_str(self._outbound.begin(action, distorted(payload, self._quirks)))
                     return await self._pending
             except TimeoutError:
                 await socket.close()
@@ -273,6 +291,8 @@ class ChargePoint:
 
     async def _charge(self, connector: int, tag: str) -> None:
         loop = asyncio.get_running_loop()
+        if Quirk.REGISTER_PER_SESSION in self._quirks:
+            self._register = 0.0
         charge = Charge(self._dice, self._own.max_current, int(self._own.phases), self.wall())
         start = {"connectorId": connector, "idTag": tag, "meterStart": int(self._register),
                  "timestamp": codec.iso(charge.began)}  # fmt: skip

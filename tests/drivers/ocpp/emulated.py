@@ -6,16 +6,22 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from drivers.ocpp.emulator import Emulator
+from drivers.ocpp.emulator import USUAL, Emulator
 from tests.drivers.ocpp.chargers import SECRETS, Gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from drivers.ocpp.scenario import Scenario
+
 
 @asynccontextmanager
-async def emulated(gateway: Gateway, pace: float = 40, secrets: Mapping[str, str] = SECRETS) -> AsyncIterator[Emulator]:
-    emulator = Emulator(gateway.settings, gateway.devices, gateway.address, secrets.__getitem__, pace=pace)
+async def emulated(
+    gateway: Gateway, pace: float = 40, secrets: Mapping[str, str] = SECRETS, scenario: Scenario = USUAL
+) -> AsyncIterator[Emulator]:
+    emulator = Emulator(
+        gateway.settings, gateway.devices, gateway.address, secrets.__getitem__, pace=pace, scenario=scenario
+    )
     assert await emulator.start() == {}
     task = asyncio.create_task(emulator.run())
     try:

@@ -128,7 +128,6 @@ def test_a_gateway_that_dies_at_any_await_leaves_one_complete_record(
     most = at_step(tmp_path / "whole", None)
     assert most > 40, "the steps of the gateway are not counted"
     for blows in range(1, most + 2):
-        print(f"killed at step {blows} of {most}")
         at_step(tmp_path / str(blows), blows)
 
 
