@@ -20,7 +20,7 @@ def self_test(profile: Profile) -> list[tuple[Location, str]]:
         for slug, text in example.expect.items():
             if why := _differs(profile, fields, example.regs, slug, text):
                 found.append((("examples", number, "expect", slug), why))
-        if example.identifies and not identify.matches([profile], _bank(example.regs)):
+        if example.identifies and not identify.matches([profile], identify.bank(example.regs)):
             found.append((("examples", number, "identifies"), "these registers are not what `match` looks for"))
     if profile.match and not any(example.identifies for example in profile.examples):
         found.append((("match",), "no example shows registers that `match` finds; mark one with `identifies: true`"))
@@ -32,7 +32,7 @@ def self_test(profile: Profile) -> list[tuple[Location, str]]:
 
 
 def _differs(profile: Profile, fields: Mapping[str, Field], regs: Registers, slug: str, text: str) -> str:
-    words = _words(fields, regs, slug)
+    words = registers(fields, regs, slug)
     if isinstance(words, str):
         return words
     field = fields[slug]
@@ -57,7 +57,7 @@ def _differs(profile: Profile, fields: Mapping[str, Field], regs: Registers, slu
 
 
 def _accepts(fields: Mapping[str, Field], regs: Registers, slug: str, reason: Reason) -> str:
-    words = _words(fields, regs, slug)
+    words = registers(fields, regs, slug)
     if isinstance(words, str):
         return words
     value, why = decode(fields[slug], words)
@@ -67,12 +67,12 @@ def _accepts(fields: Mapping[str, Field], regs: Registers, slug: str, reason: Re
     return f"`{slug}` says {said}; it should say no value ({reason})"
 
 
-def _words(fields: Mapping[str, Field], regs: Registers, slug: str) -> list[int] | str:
+def registers(fields: Mapping[str, Field], regs: Registers, slug: str) -> list[int] | str:
     """The registers of a point as an example gives them, or why they are not there."""
     if slug not in fields:
         return f"there is no point `{slug}`"
     field = fields[slug]
-    given = _bank(regs).get(field.fc, {})
+    given = identify.bank(regs).get(field.fc, {})
     wanted = range(field.addr, field.end)
     needed = wanted if field.special is None else _needed(field)
     if missing := [addr for addr in needed if addr not in given]:
@@ -87,10 +87,3 @@ def _needed(field: Field) -> list[int]:
     singles = [at for at in (special.exponent_at, special.scale_at) if at is not None]
     starts = [special.at] if special.minus_at is None else [special.at, special.minus_at]
     return [field.addr + at for at in (*(start + n for start in starts for n in range(special.size)), *singles)]
-
-
-def _bank(regs: Registers) -> dict[int, dict[int, int]]:
-    return {
-        fc: {addr + n: word for addr, words in blocks.items() for n, word in enumerate(words)}
-        for fc, blocks in regs.items()
-    }

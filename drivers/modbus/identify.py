@@ -1,17 +1,18 @@
 """Which meter is it, and is it set as the profile expects? Decided from registers alone: pure, asks nothing itself."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
+from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
-from pydantic import model_validator
 
 from drivers.modbus.codec import Field, Special, decode, precision
 from drivers.modbus.kinds import WIDTH, Half, Kind
-from drivers.modbus.points import Finite, ReadFunction, Register, WordOrder
+from drivers.modbus.points import ReadFunction, Register, WordOrder
 from gateway.diagnostic import Mistake
 from gateway.fields import Written
 
@@ -25,8 +26,15 @@ SURE, PLAUSIBLE = 0.95, 0.5
 """How far a meter is to be believed that says its own code, or that merely says possible values."""
 
 
-class Check(Written):
-    """A register that tells: it must equal, be one of, lie in, or not be what stands here."""
+def number(written: object) -> object:
+    """A code as makers print it, decimal or hexadecimal, as a number; other text stays text."""
+    if not isinstance(written, str) or not re.fullmatch(r"0[xX][0-9a-fA-F]+|-?[0-9]+(\.[0-9]+)?", written):
+        return written
+    return float(int(written, 16) if written[:2] in ("0x", "0X") else written)
+
+
+class Told(Written):
+    """A register that says something of the device itself."""
 
     fc: ReadFunction
     addr: Register
@@ -34,31 +42,42 @@ class Check(Written):
     words: Annotated[int, Key(ge=1, le=125)] | None = None
     bytes: Half = "both"
     word_order: WordOrder = "big"
-    equals: Finite | str | None = None
-    one_of: Sequence[Finite | str] = ()
-    range: tuple[float, float] | None = None
-    not_: Annotated[Sequence[Finite], Key(alias="not")] = ()
     alone: bool = False
     """The device answers this address only in a request of its own."""
 
     @model_validator(mode="after")
-    def _asks_something(self) -> "Check":
-        if self.equals is None and not self.one_of and self.range is None and not self.not_:
-            why = "a check says what the register must hold"
-            raise Mistake("missing_key", why, "Add `equals`, `one_of`, `range` or `not`.")
+    def _has_a_length(self) -> "Told":
         if (self.type in WIDTH) == (self.words is not None):
             fix = "Give `words` for `str` and `bcd`, and for nothing else."
             raise Mistake("bad_register", f"{self.type}: a wrong length", fix, ("type",))
         return self
 
-    @property
-    def exact(self) -> bool:
-        """Whether it names the maker's own code: a range alone fits many meters."""
-        return self.equals is not None or bool(self.one_of)
-
     def field(self, addr: int) -> Field:
         size = WIDTH.get(self.type) or self.words or 1
         return Field(self.fc, addr, self.type, self.word_order == "little", special=Special(size, 0, size, self.bytes))
+
+
+class Check(Told):
+    """What it must equal, be one of, start with, lie in, or not be; as it stands there, before any scale."""
+
+    equals: Annotated[float | str, BeforeValidator(number)] | None = None
+    one_of: Sequence[Annotated[float | str, BeforeValidator(number)]] = ()
+    starts: Sequence[str] = ()
+    """What a text begins with."""
+    range: tuple[float, float] | None = None
+    not_: Annotated[Sequence[Annotated[float, BeforeValidator(number)]], Key(alias="not")] = ()
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "Check":
+        if self.equals is None and not (self.one_of or self.starts or self.range or self.not_):
+            why = "a check says what the register must hold"
+            raise Mistake("missing_key", why, "Add `equals`, `one_of`, `starts`, `range` or `not`.")
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names the maker's own code: a range alone fits many meters."""
+        return self.equals is not None or bool(self.one_of or self.starts)
 
     def holds(self, field: Field, bank: Bank) -> bool:
         words = [bank.get(field.fc, {}).get(addr) for addr in range(field.addr, field.end)]
@@ -71,12 +90,14 @@ class Check(Written):
         wanted = (*self.one_of, *(() if self.equals is None else (self.equals,)))
         if wanted and not any(_alike(value, one, field.kind) for one in wanted):
             return False
+        if self.starts and not str(value).startswith(tuple(self.starts)):
+            return False
         if self.range and not (isinstance(value, int | float) and self.range[0] <= value <= self.range[1]):
             return False
         return value not in self.not_
 
 
-Checked = TypeVar("Checked", bound=Check)
+Checked = TypeVar("Checked", bound=Told)
 
 
 class Verify(Check):
@@ -86,6 +107,14 @@ class Verify(Check):
     """Where the register holds it only in this word order, all points have this order."""
     say: str = ""
     """What is wrong, and what to do, where it does not hold."""
+
+
+def bank(blocks: Mapping[int, Mapping[int, Sequence[int]]]) -> dict[int, dict[int, int]]:
+    """Single registers from the blocks in which they were read."""
+    return {
+        fc: {addr + n: word for addr, words in inner.items() for n, word in enumerate(words)}
+        for fc, inner in blocks.items()
+    }
 
 
 class Setting(Enum):
@@ -113,7 +142,7 @@ class Match:
     confidence: float
 
 
-def requests(profile: "Profile", checks: Iterable[Check]) -> list[tuple[int, int, int]]:
+def requests(profile: "Profile", checks: Iterable[Told]) -> list[tuple[int, int, int]]:
     """(function, address, count) of each register that the checks need, each once, in their order."""
     fields = (field for _, field in located(profile, checks))
     return list(dict.fromkeys((field.fc, field.addr, field.width) for field in fields))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 from pydantic import Field as Key
 
 from drivers.modbus.codec import Field, encode
-from drivers.modbus.identify import Check, Verify
+from drivers.modbus.identify import Check, Told, Verify
 from drivers.modbus.link import Settings
 from drivers.modbus.points import SETTING_EVERY, Defaults, Place, ReadPoint, WritePoint
 from gateway.document import Mistake
@@ -107,6 +107,8 @@ class Profile(Head):
     """Registers by which the meter is known."""
     verify: Sequence[Verify] = ()
     """Settings of the meter that the points depend on."""
+    serial_number: Told | None = None
+    """Where it says who it is: another number is another meter, and its counters start anew."""
     points: Annotated[Mapping[Slug, ReadPoint], Key(min_length=1)]
     writes: Mapping[Slug, WritePoint] = {}
     examples: Annotated[Sequence[Example], Key(min_length=1)]
