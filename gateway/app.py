@@ -59,7 +59,14 @@ class Gateway:
         keys = site.buffer
         bounds = {Lane.BILLING: keys.billing, Lane.EVENT: keys.event, Lane.TELEMETRY: keys.telemetry}
         self.buffer = Buffer(
-            state / "buffer", site.gateway.id, self.clock, commit_every=keys.commit_every, bounds=bounds
+            state / "buffer",
+            site.gateway.id,
+            self.clock,
+            commit_every=keys.commit_every,
+            bounds=bounds,
+            max_age=keys.max_age,
+            keep_after_ack=keys.keep_after_ack,
+            quotas={up.name: up.settings.keep for up in site.uplinks.values() if up.settings.keep},
         )
         self._drivers: dict[str, Driver] = {}
         self._deliveries: dict[str, Delivery] = {}

@@ -17,7 +17,7 @@ from gateway.errors import ConfigError
 from gateway.model import Event, Json, Lane, Point, Record
 from gateway.ports import Clock
 
-__all__ = ["EVENT", "Block", "Buffer", "LaneBuffer", "LinkState"]
+__all__ = ["EVENT", "Block", "Buffer", "LaneBuffer", "LinkState", "lock"]
 
 MB = 1024 * 1024
 BOUNDS = {Lane.BILLING: 256 * MB, Lane.EVENT: 128 * MB, Lane.TELEMETRY: 1024 * MB}
@@ -71,7 +71,7 @@ class Buffer:
         """
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _lock(self.folder / "lock")
+        self._lock = lock(self.folder / "lock")
         for lane in self.lanes.values():
             await lane.open()
         await asyncio.to_thread(ballast.hold, self.folder)
@@ -119,7 +119,7 @@ class Buffer:
             os.close(self._lock)
 
 
-def _lock(file: Path) -> int | None:
+def lock(file: Path) -> int | None:
     """The descriptor that holds the lock; None on a disk that has no place for it. ConfigError: another has it."""
     for flags in (os.O_CREAT | os.O_RDWR, os.O_RDONLY):
         try:

@@ -84,6 +84,36 @@ class LaneFile:
         self._read_start(machine, past)
         self._grow(grow)
 
+    @classmethod
+    def look(cls, path: Path) -> "LaneFile":
+        """A file that no gateway has open, as it lies there: for `lampione buffer`."""
+        file = cls.__new__(cls)
+        file.path, file.keep_settled = path, True
+        try:
+            file.db = sqlite3.connect(path, isolation_level=None)
+            file.db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            file._load()  # noqa: SLF001 - our own
+            file.next = file.end_of_records()
+        except sqlite3.Error as error:
+            raise fault(f"{path} cannot be read", error) from error
+        return file
+
+    def resend(self, uplink: str, epoch: str, first: int, last: int) -> int:
+        """Unsettle seqs first..last for an uplink; returns how many of them are still here to be sent."""
+        base = next((known.base for known in self.epochs if known.id == epoch), None)
+        if base is None or uplink not in self.settled:
+            raise StorageError(f"{self.path} knows no epoch {epoch} or no uplink {uplink}")
+        held = Ranges((block.first, block.last) for block in self._blocks(base + first, base + last))
+        there = held.within(base + first, base + last)
+        spans = Ranges([(1, self.next - 1)])
+        for a, b in there:
+            spans = Ranges([*spans.within(1, a - 1), *spans.within(b + 1, self.next)])
+        kept = [span for whole in spans for span in self.settled[uplink].within(*whole)]
+        self.settled[uplink] = Ranges(kept)
+        with Transaction(self.db):
+            self._store_settled(uplink)
+        return sum(b - a + 1 for a, b in there)
+
     def _read_start(self, machine: str, past: Past | None) -> None:
         with Transaction(self.db):
             db = self.db
@@ -93,25 +123,29 @@ class LaneFile:
                 raise StorageError(f"{self.path} has format {known}; this version reads {_FORMAT}")
             db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (known,))
             floor = resume(self, past) if past else 1
-            self.points = {entry: number for number, entry in db.execute("SELECT number, entry FROM point")}
-            self.state: dict[str, Json] = {
-                key: orjson.loads(text) for key, text in db.execute("SELECT key, value FROM state")
-            }
-            self.settled = {
-                uplink: Ranges(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, spans FROM settled")
-            }
-            self.skips = {EVERYBODY: Skips()} | {
-                uplink: Skips(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, reasons FROM skip")
-            }
-            self.dead = DeadLetters(db)
-            self.origins: dict[str, int] = dict(db.execute("SELECT id, origin FROM boot"))
-            self.epochs = [Epoch(*row) for row in db.execute("SELECT * FROM epoch ORDER BY number")]
+            self._load()
             ended = self.end_of_records()
             now = self.epochs[-1] if self.epochs else None
             if now is None or now.machine != machine or now.last or self.quarantined or floor > ended:
                 self._begin_epoch(machine, max(ended, floor))
             else:
                 self.next = ended
+
+    def _load(self) -> None:
+        db = self.db
+        self.points = {entry: number for number, entry in db.execute("SELECT number, entry FROM point")}
+        self.state: dict[str, Json] = {
+            key: orjson.loads(text) for key, text in db.execute("SELECT key, value FROM state")
+        }
+        self.settled = {
+            uplink: Ranges(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, spans FROM settled")
+        }
+        self.skips = {EVERYBODY: Skips()} | {
+            uplink: Skips(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, reasons FROM skip")
+        }
+        self.dead = DeadLetters(db)
+        self.origins: dict[str, int] = dict(db.execute("SELECT id, origin FROM boot"))
+        self.epochs = [Epoch(*row) for row in db.execute("SELECT * FROM epoch ORDER BY number")]
 
     def end_of_records(self) -> int:
         """The position after the last that was given out, as far as this file knows."""

@@ -22,6 +22,7 @@ VERBS = {
     "simulate": "play the far end of every link of a site file",
     "demo": "a whole street on this machine: emulated devices, gateway, platform",
     "receive": "the platform's side: take batches in, store, acknowledge",
+    "buffer": "what waits in the buffer, export it, send it again",
     "profiles": "list, show and check device profiles, and start one from a capture",
     "monitor": "what comes over a serial port: bytes, frames and values side by side",
     "secret": "store credentials, and list which ones a site needs",

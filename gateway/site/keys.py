@@ -120,7 +120,11 @@ class BufferKeys(Written):
     event: _Room = 128 * MB
     """Room for events and command replies: when full, the oldest go, and a record says so."""
     telemetry: _Room = 1024 * MB
-    """Room for readings: when full, the oldest go, and a record says so."""
+    """Room for readings: at 80 % the oldest become one a minute, then one a quarter of an hour, then they go."""
+    max_age: Annotated[Duration, Field(ge=3600)] = 90 * 86_400.0
+    """Events and readings that have waited longer are dropped; time without power does not count."""
+    keep_after_ack: Duration = 86_400.0
+    """How long what every platform has is kept for `lampione buffer resend`; the first to go when room is short."""
 
     @property
     def bounds(self) -> dict[Lane, int]:

@@ -17,7 +17,7 @@ from pydantic import Field
 from gateway.batch import Batch, BatchError, decode_receipt
 from gateway.diagnostic import Mistake
 from gateway.errors import UplinkError
-from gateway.fields import Slug, Written
+from gateway.fields import Size, Slug, Written
 from gateway.model import Lane, Receipt
 from gateway.ports import Platform
 
@@ -36,6 +36,8 @@ class UplinkKeys(Written):
     """Issuer -> the verbs it may send over this uplink. Nobody may send anything unless named here."""
     start: Literal["oldest", "now"] = Field("oldest", alias="from")
     """Where a new uplink starts in the buffer."""
+    keep: Size | None = None
+    """Room that each lane may hold for this platform: beyond it, the oldest are given up for it alone."""
 
 
 def address(url: str, ports: Mapping[str, int]) -> SplitResult:
