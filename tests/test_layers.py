@@ -67,7 +67,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ANYWHERE,
     "pydantic_core": ANYWHERE,
     "pymodbus": ("drivers.modbus",),
-    "serial": ("drivers.serial",),
+    "serial": ("drivers.modbus", "drivers.serial"),
     "sqlite3": ("gateway.buffer", "gateway.receiver"),
     "structlog": ANYWHERE,
     "yaml": ("gateway.document",),

@@ -285,7 +285,7 @@ def test_all_mistakes_come_at_once_over_the_whole_file(write: Write) -> None:
         text = text.replace(old, new)
     found = mistakes(write(text))
     assert [(one.line, one.code) for one in found] == [
-        (2, "bad_value"), (4, "missing_key"), (4, "unknown_key"), (5, "unknown_driver"), (9, "unknown_asset"),
+        (2, "bad_value"), (4, "unknown_key"), (5, "unknown_driver"), (9, "unknown_asset"),
         (13, "unknown_uplink"), (15, "clear_text_secret"), (16, "bad_amount"),
     ]  # fmt: skip
     assert "hunter2" not in "".join(map(str, found))

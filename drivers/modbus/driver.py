@@ -1,4 +1,4 @@
-"""Polls the devices of one Modbus TCP endpoint and carries out commands between the requests.
+"""Polls the devices of one Modbus TCP endpoint or RS-485 line and carries out commands between the requests.
 
 One task owns the wire. `execute` only puts an order down, so that cancelling a command never cuts a
 request in two; the owner takes orders before each request.
@@ -8,13 +8,14 @@ import asyncio
 import math
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from drivers.modbus.codec import decode, decode_at, encode, same
 from drivers.modbus.device import Polled
-from drivers.modbus.frames import NoAnswer, Refused
+from drivers.modbus.frames import SILENT, NoAnswer, Refused
+from drivers.modbus.line import Line
 from drivers.modbus.plan import Block
 from drivers.modbus.settings import Settings, WritePoint
 from drivers.modbus.tcp import Tcp
@@ -25,6 +26,8 @@ from gateway.ports import Emit, Link
 _DUE = attrgetter("due")
 NAP = 30.0
 """Longest sleep, so that the watchdog hears of the driver."""
+LOOK_AGAIN = 0.25
+"""Seconds between two looks whether the adapter is back."""
 
 
 @dataclass(slots=True)
@@ -43,22 +46,29 @@ class Driver:
         assert isinstance(link.settings, Settings)
         self._link = link
         self._timeout = link.settings.timeout
-        self._wire = Tcp(link.settings.host, link.settings.port, link.settings.timeout)
         self._devices = [Polled(device) for device in link.devices]
+        self._wire = _wire(link, {device.unit: device.profile.line.min_gap for device in self._devices})
+        self._unplugged = False
         self._orders: deque[_Order] = deque()
         self._news = asyncio.Event()
         self._up = False
 
     async def run(self, emit: Emit) -> None:
-        """Poll until cancelled. LinkError: the endpoint cannot be reached."""
+        """Poll until cancelled. LinkError: the wire cannot be had; run again, it waits for the adapter."""
         self._alive()
         try:
+            while self._unplugged and not self._wire.is_there:
+                self._alive()
+                await asyncio.sleep(LOOK_AGAIN)
             await self._wire.open()
             self._up = True
             for device in self._devices:
                 device.start_over()
             while True:
                 await self._turn(emit)
+        except LinkError:
+            self._unplugged = True
+            raise
         finally:
             self._up = False
             self._wire.close()
@@ -118,11 +128,9 @@ class Driver:
             rest = [slug for slug, point in device.point_ids.items() if point not in said]
             readings += device.bad(rest, silent, self._now(), self._at())
             others = sum(each.silent for each in self._devices if each is not device)
-            device.fall_silent(self._now(), lost, others + 1)
-            say = (
-                f"{device.id} (unit {device.unit} at {self._wire.peer}): {silent}. "
-                "Check its power, its unit id and its wiring."
-            )
+            device.fall_silent(self._now(), lost + self._wire.afterwards, others + 1)
+            fix = silent.fix if isinstance(silent, NoAnswer) else SILENT
+            say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {silent}. {fix}"
         else:
             device.silent = False
         if not await self._tell(emit, readings):
@@ -230,14 +238,19 @@ class Driver:
         return Reading(device.point_ids[order.slug], value, self._at(), quality, reason, context="command")
 
     def _alive(self, asleep: float = 0.0) -> None:
-        """Heard from again after one question at the latest: two tries, each with a connection to make."""
-        self._link.alive(asleep + 4 * self._timeout + NAP)
+        """Heard from again after one question at the latest: two tries, each after a connection or a quiet line."""
+        self._link.alive(asleep + 12 * self._timeout + NAP)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
     def _at(self) -> int:
         return self._link.clock.boot()
+
+
+def _wire(link: Link, gaps: Mapping[int, float]) -> Tcp | Line:
+    settings = link.settings
+    return Tcp(settings.host, settings.port, settings.timeout) if settings.host else Line(link.name, settings, gaps)
 
 
 def _check_bounds(on: str, place: WritePoint, value: float) -> None:

@@ -1,21 +1,27 @@
-"""Plays the far end of a Modbus TCP link: any profiles, backwards through the codec, with faults on command."""
+"""Plays the far end of a Modbus link: any profiles, backwards through the codec, with faults on command.
+
+Modbus TCP is served here, a line by bus.py.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from drivers.modbus import frames
+from drivers.modbus.bus import Bus, LineFault
 from drivers.modbus.codec import Field, encode, lay
 from drivers.modbus.frames import WRITE_SEVERAL, Request
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
 from gateway.model import Device
 
-Fault = Literal[
+Fault = LineFault | Literal[
     "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late",
     "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction",
     "previous", "garbage", "close",
 ]  # fmt: skip
+TURNAROUND = 0.005
+"""Seconds between the end of a question and the beginning of its answer on a line."""
 BAD_ADDRESS, BAD_VALUE, BAD_FUNCTION = 2, 3, 1
 
 
@@ -93,17 +99,20 @@ class Emulator:
         self._units: dict[int, _Unit] = {}
         self._by_id: dict[str, _Unit] = {}
         self._server: asyncio.Server | None = None
+        self.bus = None if settings.host else Bus(settings, self._answer_on_line, TURNAROUND)
         self._open: set[asyncio.StreamWriter] = set()
         self.requests = 0
         self.connections = 0
 
     async def start(self, port: int = 0) -> Mapping[str, str]:
-        """Listen on 127.0.0.1; `port` 0 is any free one."""
+        """Listen on 127.0.0.1 (`port` 0 is any free one), or on a pty where the link has a device file."""
         now = asyncio.get_running_loop().time()
         for device in self._devices:
             if device.id not in self._by_id:
                 assert isinstance(device.settings, DeviceSettings)
                 self._by_id[device.id] = self._units[device.settings.address] = _Unit(device, now)
+        if self.bus:
+            return await self.bus.start(port)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         return {"host": "127.0.0.1", "port": str(self._server.sockets[0].getsockname()[1])}
 
@@ -116,6 +125,8 @@ class Emulator:
 
     async def stop(self) -> None:
         """Close everything, as a power cut does."""
+        if self.bus:
+            self.bus.stop()
         if self._server:
             self._server.close()
             for writer in list(self._open):
@@ -129,7 +140,11 @@ class Emulator:
 
     def fault(self, device_id: str, fault: Fault | None) -> None:
         """From now on the device misbehaves so; None: no more."""
-        assert fault is None or fault in get_args(Fault)
+        assert fault is None or any(fault in get_args(faults) for faults in get_args(Fault))
+        if self.bus and fault == "unplug":
+            self.bus.unplug()
+        elif self.bus and self._by_id[device_id].fault == "unplug":
+            self.bus.plug()
         self._by_id[device_id].fault = fault
 
     def set(self, device_id: str, slug: str, value: float | str | tuple[int, ...]) -> None:
@@ -166,10 +181,28 @@ class Emulator:
 
     async def _answer(self, frame: bytes) -> bytes | None:
         """The bytes to send (perhaps none), or None to close the connection."""
+        answer, fault, hesitation = self._spoilt(frame)
+        await asyncio.sleep(hesitation)
+        match fault:
+            case "close":
+                return None
+            case "truncated":
+                return answer[:-1]
+            case "garbage":
+                return b"\xde\xad\xbe\xef\xfe\xed\xfa\xce"
+            case _:
+                return answer
+
+    def _answer_on_line(self, frame: bytes) -> tuple[bytes, str | None, float]:
+        self.requests += 1
+        return self._spoilt(frame)
+
+    def _spoilt(self, frame: bytes) -> tuple[bytes, Fault | None, float]:
+        """The answer to a question, with what is wrong inside it; the fault; seconds that it hesitates."""
         request = frames.parse(frame)
         unit = self._units.get(request.unit)
         if unit is None:
-            return b""  # a line is silent where nobody lives
+            return b"", None, 0.0  # a line is silent where nobody lives
         words: tuple[int, ...] = ()
         if request.function in (frames.WRITE_ONE, WRITE_SEVERAL):
             code = unit.write(request)
@@ -179,40 +212,33 @@ class Emulator:
         answer = frames.refuse(request, code) if code else frames.answer(request, words)
         if unit.fault is None:
             unit.previous = words
-            return answer
-        return await self._spoil(unit.fault, unit, request, words, answer)
+            return answer, None, 0.0
+        hesitation = self._settings.timeout * 1.5 if unit.fault == "late" else 0.0
+        return _spoil(unit.fault, unit, request, words, answer), unit.fault, hesitation
 
-    async def _spoil(
-        self, fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], answer: bytes
-    ) -> bytes | None:
-        match fault:
-            case "silent":
-                return b""
-            case "late":
-                await asyncio.sleep(self._settings.timeout * 1.5)
-                return answer
-            case "close":
-                return None
-            case "truncated":
-                return answer[:-1]
-            case "short":
-                return frames.answer(request, words[:-1])
-            case "long":
-                return frames.answer(request, (*words, 0))
-            case "wrong_function":
-                return answer[:7] + bytes([answer[7] ^ 7]) + answer[8:]
-            case "wrong_unit":
-                return answer[:6] + bytes([answer[6] ^ 1]) + answer[7:]
-            case "wrong_transaction":
-                return bytes([answer[0] ^ 1]) + answer[1:]
-            case "no_transaction":
-                return b"\0\0" + answer[2:]
-            case "previous":
-                return frames.answer(request, unit.previous)
-            case "garbage":
-                return b"\xde\xad\xbe\xef\xfe\xed\xfa\xce"
-            case _:
-                return frames.refuse(request, int(fault.removeprefix("exception_")))
+
+def _spoil(fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], answer: bytes) -> bytes:
+    match fault:
+        case "silent":
+            return b""
+        case "short":
+            return frames.answer(request, words[:-1])
+        case "long":
+            return frames.answer(request, (*words, 0))
+        case "wrong_function":
+            return answer[:7] + bytes([answer[7] ^ 7]) + answer[8:]
+        case "wrong_unit":
+            return answer[:6] + bytes([answer[6] ^ 1]) + answer[7:]
+        case "wrong_transaction":
+            return bytes([answer[0] ^ 1]) + answer[1:]
+        case "no_transaction":
+            return b"\0\0" + answer[2:]
+        case "previous":
+            return frames.answer(request, unit.previous)
+        case _ if fault.startswith("exception_"):
+            return frames.refuse(request, int(fault.removeprefix("exception_")))
+        case _:
+            return answer
 
 
 def _first(profile: Profile, slug: str) -> float:

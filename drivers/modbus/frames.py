@@ -1,5 +1,7 @@
 """Modbus TCP frames, both directions: pure. The driver's guard checks answers here, the emulator makes them here.
 
+RTU frames are made from these, see rtu.py.
+
 Source: MODBUS Messaging on TCP/IP Implementation Guide V1.0b, 3.1.3; MODBUS Application Protocol V1.1b3, 6 and 7.
 A frame is: transaction id (2 bytes), protocol 0 (2), length (2), unit (1), function (1), the rest.
 """
@@ -27,11 +29,15 @@ EXCEPTIONS = {
 }  # fmt: skip
 
 
-class NoAnswer(DeviceError):
-    """Nothing that can be trusted came back; the connection is not used again."""
+SILENT = "Check its power, its unit id and its wiring."
 
-    def __init__(self, say: str) -> None:
+
+class NoAnswer(DeviceError):
+    """Nothing that can be trusted came back; `fix` is what a technician does about it."""
+
+    def __init__(self, say: str, fix: str = SILENT) -> None:
         super().__init__(say, Reason.COMM_FAILURE)
+        self.fix = fix
 
 
 class Refused(DeviceError):

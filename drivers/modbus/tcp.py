@@ -15,6 +15,11 @@ from gateway.errors import DeviceError, LinkError
 class Tcp:
     """Opens when first asked, and again after a failure. One task uses it."""
 
+    is_there = True
+    """A name on a network can always be tried."""
+    afterwards = 0.0
+    """A question without an answer blocks nothing: its connection is closed."""
+
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self.peer = f"{host}:{port}"
         self._host, self._port, self._timeout = host, port, timeout

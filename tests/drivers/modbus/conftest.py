@@ -61,14 +61,22 @@ def make_settings(where: Mapping[str, str], timeout: str = TIMEOUT) -> modbus.Se
     return modbus.Settings.model_validate({"driver": "modbus", "timeout": timeout, **where})
 
 
+WIRES: dict[str, dict[str, str]] = {
+    "tcp": {"host": "127.0.0.1"},
+    "rtu-over-tcp": {"port": "tcp://127.0.0.1:1", "baud": "19200"},
+    "pty": {"port": "/dev/pts/x", "baud": "19200"},
+}
+
+
 class Street:
     """The emulator, the driver and what was recorded."""
 
-    def __init__(self, devices: Sequence[Device], timeout: str = TIMEOUT) -> None:
+    def __init__(self, devices: Sequence[Device], timeout: str = TIMEOUT, wire: str = "tcp") -> None:
         self.devices = devices
         self.recorder = Recorder()
         self.timeout = timeout
-        self.emulator = Emulator(make_settings({"host": "127.0.0.1"}, timeout), devices)
+        self.wire = WIRES[wire]
+        self.emulator = Emulator(make_settings(self.wire, timeout), devices)
         self.driver: Driver
 
     async def start(self) -> None:
@@ -77,8 +85,10 @@ class Street:
             if device.profile is SELF_IDENTIFYING:
                 for slug, place in SELF_IDENTIFYING.points.items():
                     self.emulator.set(device.id, slug, place.addr + 1000 * device.settings.address)  # type: ignore[attr-defined]
-        self.port = int(where["port"])
-        self.driver = Driver(make_link(make_settings(where, self.timeout), self.devices, self.recorder))
+        if not where["port"].startswith("/"):
+            self.port = int(where["port"].rpartition(":")[2])
+        self.settings = make_settings({**self.wire, **where}, self.timeout)
+        self.driver = Driver(make_link(self.settings, self.devices, self.recorder))
 
     async def seen(self, count: int, of: str, within: float = 600.0) -> None:
         """Wait for `count` more good readings of a device."""
@@ -110,8 +120,8 @@ class Street:
 
 
 @asynccontextmanager
-async def running(*devices: Device, timeout: str = TIMEOUT) -> AsyncIterator[Street]:
-    street = Street(devices, timeout)
+async def running(*devices: Device, timeout: str = TIMEOUT, wire: str = "tcp") -> AsyncIterator[Street]:
+    street = Street(devices, timeout, wire)
     await street.start()
     task = asyncio.create_task(street.driver.run(street.recorder))
     try:

@@ -1,0 +1,327 @@
+"""One RS-485 line, on a serial port or behind a serial server (RTU over TCP), and its one owner.
+
+RTU has no transaction ids: what comes late answers whatever is asked next. So the line is silent before each
+question, what comes unasked is thrown away, and after anything but a clean answer nothing is asked for as long as
+the slowest device may take to answer the question that was given up.
+"""
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import serial
+
+from drivers.modbus import port, rtu
+from drivers.modbus.frames import WRITE_ONE, NoAnswer, Refused, Request, ask
+from drivers.modbus.link import Settings
+from gateway.errors import DeviceError, LinkError
+
+OPEN_WITHIN = 5.0
+FAST = 1.75e-3
+"""Seconds of silence between frames above 19200 Bd (MODBUS over Serial Line V1.02, 2.5.1.1)."""
+UNACKNOWLEDGED = 10_000
+"""Milliseconds after which a serial server that takes no bytes is given up."""
+LONGEST_HEARD = 4096
+
+
+class _Outlet(Protocol):
+    def write(self, data: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Line:
+    """Opens when first asked. One task uses it. `gaps`: seconds of silence that a unit wants before a question."""
+
+    def __init__(self, name: str, settings: Settings, gaps: Mapping[int, float]) -> None:
+        self.peer = str(settings.port)
+        self._name, self._settings, self._gaps = name, settings, gaps
+        self._timeout = settings.timeout
+        self.character = settings.character
+        """Seconds that a byte takes on the wire."""
+        self.silence = 3.5 * self.character if settings.baud <= 19200 else FAST
+        self.afterwards = settings.timeout
+        """Seconds for which a question without a clean answer blocks the line, over and above the wait for it."""
+        self._outlet: _Outlet | None = None
+        self._asked = b""
+        self._heard = bytearray()
+        self._waiting: asyncio.Future[bytes] | None = None
+        self._busy = self._suspect = -math.inf
+        """Loop times: when the last byte went over the wire, and until when late answers may come."""
+        self._echoes = False
+        self._last_asked = 0
+        self._doubled: set[int] = set()
+        """Units of which an answer came that nobody had asked for."""
+        self._gone: LinkError | None = None
+        self._opening: asyncio.Future[serial.Serial] | None = None
+        self._errors: int | None = None
+
+    async def open(self) -> None:
+        """Where it is not open yet. LinkError: one sentence why it cannot be, or why it no longer is."""
+        if self._gone:
+            gone, self._gone = self._gone, None
+            self.close()
+            raise gone
+        if self._outlet:
+            return
+        loop = asyncio.get_running_loop()
+        self._echoes = False
+        try:
+            async with asyncio.timeout(OPEN_WITHIN):
+                if self.peer.startswith("tcp://"):
+                    url = urlsplit(self.peer)
+                    assert url.hostname
+                    assert url.port
+                    _, server = await loop.create_connection(lambda: _Server(self), url.hostname, url.port)
+                    self._outlet = server.outlet
+                else:
+                    settings = self._settings
+                    # A thread cannot be cancelled: who was cancelled here leaves the port that it opens to the next.
+                    self._opening = self._opening or loop.run_in_executor(
+                        None, port.opened, self._name, self.peer, settings.baud, settings.format
+                    )
+                    await asyncio.wait({self._opening})
+                    opening, self._opening = self._opening, None
+                    self._outlet = _Device(self, opening.result())
+        except TimeoutError:
+            raise LinkError(f"{self.peer} for `{self._name}` does not answer. Check its power and cable.") from None
+        except OSError as error:
+            raise LinkError(_unreachable(self.peer, self._name, error)) from None
+        # Whoever owned the line before us may have asked something.
+        self._suspect = loop.time() + self._timeout
+
+    @property
+    def is_there(self) -> bool:
+        """False while the adapter is unplugged: then opening it can only fail."""
+        return self.peer.startswith("tcp://") or os.path.exists(self.peer)  # noqa: PTH110 - a look, four times a second
+
+    def close(self) -> None:
+        if self._opening:
+            self._opening.add_done_callback(_close_opened)
+            self._opening = None
+        if self._outlet:
+            self._outlet.abort()
+            self._outlet = None
+
+    async def read(self, unit: int, fc: int, addr: int, count: int) -> list[int]:
+        """`count` registers from `addr`. NoAnswer, Refused; LinkError: the port or the serial server is gone."""
+        frame = await self._answer(Request(0, unit, fc, addr, count))
+        return [int.from_bytes(frame[at : at + 2], "big") for at in range(3, len(frame) - 2, 2)]
+
+    async def write(self, unit: int, fc: int, addr: int, words: Sequence[int]) -> None:
+        """Write registers from `addr`: function 6 or 16. Errors as in `read`."""
+        await self._answer(Request(0, unit, fc, addr, len(words), tuple(words)))
+
+    async def _answer(self, request: Request) -> bytes:
+        await self.open()
+        loop = asyncio.get_running_loop()
+        asked = rtu.seal(ask(request))
+        await self._quiet(max(self.silence, self._gaps.get(request.unit, 0.0)))
+        await self.open()  # it may have been lost meanwhile
+        assert self._outlet
+        self._asked, self._heard, self._last_asked = asked, bytearray(), request.unit
+        self._waiting = loop.create_future()
+        self._errors = self._outlet.errors() if isinstance(self._outlet, _Device) else None
+        clean = False
+        try:
+            self._outlet.write(asked)
+            self._busy = loop.time() + len(asked) * self.character
+            travel = (len(asked) + rtu.answer_length(asked)) * self.character
+            async with asyncio.timeout(self._timeout + travel):
+                answer = await self._waiting
+            if request.unit in self._doubled:
+                await self._expect_nothing_more(request.unit)
+            clean = True
+        except Refused:
+            clean = True
+            raise
+        except TimeoutError:
+            raise self._why_none() from None
+        finally:
+            self._waiting = None
+            if not clean:
+                self._suspect = loop.time() + self._timeout
+        return answer
+
+    async def _quiet(self, gap: float) -> None:
+        """Until nothing may come any more and the line was silent for `gap`: by deadlines, so that no time is lost."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + 4 * self._timeout + gap
+        while (ready := max(self._busy + gap, self._suspect)) > (now := loop.time()):
+            if now > patience:
+                raise NoAnswer(
+                    "the line is never quiet, something talks all the time",
+                    "Disconnect a second master, or the device that talks unasked.",
+                )
+            await asyncio.sleep(ready - now)
+
+    async def _expect_nothing_more(self, unit: int) -> None:
+        """Two answers came to a question before. NoAnswer: they do again; else it was a late one."""
+        await asyncio.sleep(self._timeout)
+        if len(self._heard) >= rtu.SHORTEST:
+            raise NoAnswer(
+                f"two answers come to each question, two devices have address {unit}",
+                "Disconnect one of them and give it another address.",
+            )
+        self._doubled.discard(unit)
+
+    # What comes in
+
+    def hear(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._busy = asyncio.get_running_loop().time()
+        self._heard += data
+        del self._heard[:-LONGEST_HEARD]
+        if self._waiting is None or self._waiting.done():
+            self._hear_unasked()
+            return
+        try:
+            answer = rtu.find_answer(self._asked, self._without_echo())
+        except DeviceError as error:
+            self._heard.clear()
+            self._waiting.set_exception(error)
+        else:
+            if answer is not None:
+                before = self._without_echo().partition(answer)[0]
+                self._doubled.update(frame[0] for frame in rtu.answers(before))
+                del self._heard[: self._heard.rindex(answer) + len(answer)]
+                self._waiting.set_result(answer)
+                self._hear_unasked()
+
+    def lost(self, outlet: _Outlet, error: DeviceError | LinkError) -> None:
+        """The serial server has closed (a new connection may do), or the adapter has been pulled."""
+        if outlet is not self._outlet:
+            return
+        self._outlet = None
+        if isinstance(error, LinkError):
+            self._gone = error
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+    def _hear_unasked(self) -> None:
+        """What no question is open for. A stray byte or two is a driver switching; more is somebody's answer."""
+        if len(self._heard) < rtu.SHORTEST:
+            return
+        if any(frame[0] == self._last_asked for frame in rtu.answers(bytes(self._heard))):
+            self._doubled.add(self._last_asked)
+        self._suspect = max(self._suspect, self._busy + self._timeout)
+
+    def _without_echo(self) -> bytes:
+        """What has come but for the question itself, which an adapter may hear as it speaks.
+
+        The answer to a write of one register equals its question: there an echo is only known from before.
+        """
+        heard = bytes(self._heard)
+        at = heard.find(self._asked)
+        if at < 0:
+            return b"" if self._echoes and self._asked[1] == WRITE_ONE else heard
+        if self._asked[1] != WRITE_ONE:
+            self._echoes = True
+        return heard[at + len(self._asked) :] if self._echoes else heard
+
+    def _why_none(self) -> NoAnswer:
+        """The time is over: what the bytes say, and the kernel's counters."""
+        heard = self._without_echo()
+        if not heard and self._echoes:
+            return NoAnswer(
+                f"no answer within {self._timeout:g} s; the adapter hears only its own question",
+                "Check the device's power, its unit id, and A and B behind the adapter.",
+            )
+        if not heard:
+            return NoAnswer(
+                f"no answer within {self._timeout:g} s, not one byte", "Check power and unit id, swap A and B."
+            )
+        now = self._outlet.errors() if isinstance(self._outlet, _Device) else None
+        spoilt = now is not None and self._errors is not None and now > self._errors
+        found = None if spoilt else rtu.why_none(self._asked, heard)
+        if found:
+            return found
+        counted = ", the adapter counts framing or parity errors" if spoilt else ""
+        other = "9600 8N1" if (self._settings.baud, self._settings.format) != (9600, "8N1") else "19200 8E1"
+        return NoAnswer(f"bytes came, but at another speed or parity{counted}", f"Try {other}.")
+
+
+def _close_opened(opening: "asyncio.Future[serial.Serial]") -> None:
+    if not opening.cancelled() and not opening.exception():
+        port.abandon(opening.result())
+
+
+class _Device:
+    """A port's descriptor, read when the loop says that it is ready."""
+
+    def __init__(self, line: Line, opened: serial.Serial) -> None:
+        self._line, self._port = line, opened
+        self._descriptor: int = opened.fileno()
+        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+
+    def write(self, data: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._give_up(self._unplugged())
+            return
+        if written < len(data):
+            self._give_up(f"{self._port.port} takes no bytes. Unplug its adapter and plug it back.")
+
+    def abort(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        port.abandon(self._port)
+
+    def errors(self) -> int | None:
+        return port.errors(self._descriptor)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, LONGEST_HEARD)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._line.hear(data)
+        else:
+            self._give_up(self._unplugged())
+
+    def _unplugged(self) -> str:
+        return f"The adapter is unplugged: {self._port.port} hung up. Plug it back."
+
+    def _give_up(self, why: str) -> None:
+        self.abort()
+        self._line.lost(self, LinkError(why))
+
+
+class _Server(asyncio.Protocol):
+    """The raw TCP port of a serial server."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.outlet: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self.outlet = transport
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+
+    def data_received(self, data: bytes) -> None:
+        self._line.hear(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._line.lost(self.outlet, NoAnswer("the serial server closed the connection", "Check its power and cable."))
+
+
+def _unreachable(peer: str, name: str, why: OSError) -> str:
+    match why:
+        case ConnectionRefusedError():
+            return f"{peer} for `{name}` refuses the connection. Check the port, and that it is in raw TCP mode."
+        case socket.gaierror():
+            return f"{peer} for `{name}`: nobody knows this name. Check it."
+        case _:
+            return f"{peer} for `{name}` cannot be reached ({why.strerror or why}). Check its power and cable."

@@ -1,0 +1,66 @@
+"""What a site file says of a Modbus link: an endpoint that speaks Modbus TCP, or an RS-485 line."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, model_validator
+from pydantic import Field as Key
+
+from gateway.document import Mistake
+from gateway.fields import Duration, Whole
+from gateway.profile import LinkKeys
+
+
+def _port(written: object) -> object:
+    if not isinstance(written, str) or written.startswith("/"):
+        return written
+    fix = "Write a TCP port, `/dev/serial/by-id/…` (see `ls /dev/serial/by-id`) or `tcp://host:port`."
+    if written.startswith("tcp://"):
+        try:
+            url = urlsplit(written)
+            complete = bool(url.hostname and url.port and not url.path.strip("/"))
+        except ValueError:
+            complete = False
+        if not complete:
+            raise Mistake("bad_port", f"`{written}` does not say which host and port", fix)
+        return written
+    if not written.isdigit():
+        raise Mistake("bad_port", f"`{written}` is neither a TCP port, a device nor a serial server", fix)
+    if not 1 <= int(written) <= 65535:
+        raise Mistake("bad_port", f"`{written}` is no TCP port: 1 to 65535", fix)
+    return int(written)
+
+
+class Settings(LinkKeys):
+    """A Modbus TCP endpoint (`host`), or an RS-485 line (`port`) with meters on it."""
+
+    host: str | None = None
+    """Name or address of what speaks Modbus TCP; left out for a line."""
+    port: Annotated[int | str, BeforeValidator(_port)] = 502
+    """With `host` a TCP port; else the line: `/dev/serial/by-id/…`, or `tcp://host:port` of a serial server that
+    passes bytes through (RTU over TCP)."""
+    baud: Annotated[Whole, Key(gt=0)] = 9600
+    """Bits per second of the line; behind a serial server, as set there: the gaps follow from it."""
+    format: Literal["8N1", "8N2", "8E1", "8E2", "8O1", "8O2"] = "8N1"
+    """Data bits (RTU has 8), parity, stop bits."""
+    timeout: Annotated[Duration, Key(gt=0, le=60)] = 1.0
+    """How long a connection or an answer may take; on a line, what its slowest device needs."""
+
+    @model_validator(mode="after")
+    def _is_one_wire(self) -> "Settings":
+        is_line = isinstance(self.port, str)
+        if self.host and is_line:
+            why = f"`host` is for Modbus TCP, `port: {self.port}` is a serial line"
+            raise Mistake("bad_port", why, "Remove `host`, or write a number as `port`.")
+        if not self.host and not is_line:
+            fix = "Write `host:` for Modbus TCP, or `port: /dev/serial/by-id/…` or `port: tcp://host:port` for a line."
+            raise Mistake("missing_key", "neither `host` nor a line's `port` says where the devices are", fix)
+        if self.host and (found := self.model_fields_set & {"baud", "format"}):
+            why = f"Modbus TCP has no `{min(found)}`"
+            raise Mistake("not_our_line", why, "Remove it, or write `port: tcp://host:port` for a serial server.")
+        return self
+
+    @property
+    def character(self) -> float:
+        """Seconds that a byte takes on the line: a start bit, data, parity, stop bits."""
+        return (1 + int(self.format[0]) + (self.format[1] != "N") + int(self.format[2])) / self.baud

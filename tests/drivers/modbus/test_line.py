@@ -1,0 +1,311 @@
+"""Lines: RTU over TCP and on a pty. No fault makes a value, each is said in one sentence, and the pace is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import socket
+import struct
+import sys
+import tty
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from drivers.modbus.frames import NoAnswer
+from drivers.modbus.line import Line
+from gateway.errors import CommandError, LinkError
+from gateway.model import Quality
+
+from .conftest import SELF_IDENTIFYING, Street, make_device, make_settings, order, running
+
+if TYPE_CHECKING:
+    from drivers.modbus.emulator import Fault
+
+LINES = ["rtu-over-tcp", "pty"]
+DEADLY: dict[Fault, str] = {
+    "silent": "no answer within 1 s, not one byte. Check power and unit id, swap A and B.",
+    "late": "not one byte",
+    "truncated": "the answer was cut short",
+    "crc": "the checksum is wrong. Check shield, termination and earth, and that no other device has address 1.",
+    "short": "registers were asked, the answer has",
+    "long": "registers were asked, the answer has",
+    "wrong_function": "answered function",
+    "wrong_unit": "unit 0 answered a question to unit 1",
+    "garbage": "bytes came, but at another speed or parity. Try 9600 8N1.",
+    "other_speed": "bytes came, but at another speed or parity. Try 9600 8N1.",
+    "foreign": "another master asks unit 1 on this line. Disconnect the other master.",
+    "echo_only": "the adapter hears only its own question. Check the device's power",
+    "duplicate": "two devices have address 1. Disconnect one of them and give it another address.",
+}
+HARMLESS: list[Fault] = ["echo", "garbage_before", "garbage_after", "trickle", "stale"]
+
+
+def pair() -> list[Any]:
+    return [make_device("a/m", 1, SELF_IDENTIFYING), make_device("b/m", 2, SELF_IDENTIFYING)]
+
+
+@pytest.mark.parametrize("wire", LINES)
+@pytest.mark.parametrize(("fault", "say"), DEADLY.items(), ids=DEADLY)
+async def test_no_fault_ever_makes_a_value_and_each_is_said(wire: str, fault: Fault, say: str) -> None:
+    """Registers say their own address, so a value from elsewhere would show."""
+    async with running(*pair(), wire=wire) as street:
+        await street.seen(24, "a/m")
+        street.emulator.fault("a/m", fault)
+        await street.until(lambda r: bool(r.events))
+        assert street.recorder.events[0].kind == "device_down"
+        assert say in street.recorder.events[0].say
+        await street.seen(60, "b/m")
+        street.emulator.fault("a/m", None)
+        await street.until(lambda r: r.events[-1].kind == "device_up")
+        await street.seen(24, "a/m")
+        assert street.wrong() == []
+
+
+@pytest.mark.parametrize("wire", LINES)
+@pytest.mark.parametrize("fault", HARMLESS)
+async def test_what_does_no_harm_costs_no_value(wire: str, fault: Fault) -> None:
+    async with running(*pair(), wire=wire) as street:
+        await street.seen(24, "a/m")
+        street.emulator.fault("a/m", fault)
+        await street.seen(60, "a/m")
+        assert street.wrong() == []
+        assert not street.recorder.events
+        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
+
+
+@pytest.mark.parametrize("wire", LINES)
+async def test_a_cancelled_question_never_answers_the_next(wire: str) -> None:
+    street = Street(pair(), wire=wire)
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        for turns in range(30):
+            task = asyncio.create_task(line.read(1, 4, 0, 4))
+            await asyncio.sleep(0.001 * turns)
+            task.cancel()
+            await asyncio.wait({task})
+            assert await line.read(1, 4, 40, 4) == [1040, 1041, 1042, 1043]
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+@pytest.mark.parametrize("wire", LINES)
+async def test_a_late_answer_never_answers_the_next(wire: str) -> None:
+    """As many registers are asked, of the same unit: only the quiet after the failure tells them apart."""
+    street = Street(pair(), wire=wire)
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        for _ in range(5):
+            street.emulator.fault("a/m", "late")
+            with pytest.raises(NoAnswer):
+                await line.read(1, 4, 0, 4)
+            street.emulator.fault("a/m", None)
+            assert await line.read(1, 4, 40, 4) == [1040, 1041, 1042, 1043]
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+@pytest.mark.parametrize("wire", LINES)
+async def test_a_duplicate_never_answers_the_next(wire: str) -> None:
+    street = Street(pair(), wire=wire)
+    await street.start()
+    line = Line("line", street.settings, {1: 0.06})
+    try:
+        street.emulator.fault("a/m", "duplicate")
+        assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
+        for addr in (40, 0, 40):
+            with pytest.raises(NoAnswer, match="two answers come to each question, two devices have address 1"):
+                await line.read(1, 4, addr, 4)
+        street.emulator.fault("a/m", None)
+        assert await line.read(1, 4, 40, 4) == [1040, 1041, 1042, 1043]
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+@pytest.mark.parametrize("wire", LINES)
+async def test_a_write_is_proved_and_an_echo_is_no_proof(wire: str) -> None:
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING), wire=wire) as street:
+        await street.seen(12, "a/m")
+        street.emulator.fault("a/m", "echo")
+        reply = await street.driver.execute(order("a/m/target", 15))
+        assert (reply.now, reply.proof) == ({"value": 15}, "readback")
+        street.emulator.fault("a/m", "echo_only")
+        with pytest.raises(CommandError, match="cannot be read back") as failed:
+            await street.driver.execute(order("a/m/target", 20))
+        assert failed.value.code == "unconfirmed"
+
+
+async def test_a_write_of_one_register_that_only_echoed_is_no_answer() -> None:
+    """The answer to function 6 is the question itself."""
+    street = Street(pair(), wire="pty")
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        street.emulator.fault("a/m", "echo")
+        assert await line.read(1, 4, 0, 2) == [1000, 1001]
+        street.emulator.fault("a/m", "echo_only")
+        with pytest.raises(NoAnswer, match="hears only its own question"):
+            await line.write(1, 6, 7, [5])
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.06])
+async def test_the_line_is_silent_before_each_question(minimum: float) -> None:
+    """3.5 characters at 19200 Bd are 1.8 ms; Eastron wants 60 ms."""
+    street = Street(pair(), wire="rtu-over-tcp")
+    await street.start()
+    line = Line("line", street.settings, {1: minimum})
+    bus = street.emulator.bus
+    assert bus
+    gaps = []
+    try:
+        await line.read(1, 4, 0, 4)
+        hear = bus.hear
+
+        def heard(asked: bytes) -> None:
+            gaps.append(asyncio.get_running_loop().time() - bus._free)
+            hear(asked)
+
+        bus.hear = heard  # type: ignore[method-assign]
+        for _ in range(20):
+            await line.read(1, 4, 0, 4)
+    finally:
+        line.close()
+        await street.emulator.stop()
+    assert line.silence == pytest.approx(3.5 * 10 / 19200)
+    assert min(gaps) >= max(line.silence, minimum)
+
+
+async def test_unplugged_and_back_under_the_same_name() -> None:
+    """The device file is a new one; the name in /dev/serial/by-id is the same."""
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING), wire="pty") as street:
+        await street.seen(24, "a/m")
+        loop = asyncio.get_running_loop()
+    recorder, driver = street.recorder, street.driver
+    await street.emulator.start()
+    street.settings = make_settings({"port": str(street.emulator.bus._folder / "port"), "baud": "19200"})  # type: ignore[union-attr]
+    line = driver._wire
+    assert isinstance(line, Line)
+    line.peer = str(street.settings.port)
+    task = asyncio.create_task(driver.run(recorder))
+    await street.seen(12, "a/m")
+    street.emulator.fault("a/m", "unplug")
+    with pytest.raises(LinkError, match=r"The adapter is unplugged: .*/port hung up\. Plug it back\."):
+        await task
+    again = asyncio.create_task(driver.run(recorder))
+    await asyncio.sleep(120)
+    assert not again.done()
+    street.emulator.fault("a/m", None)
+    plugged = loop.time()
+    await street.seen(12, "a/m")
+    assert loop.time() - plugged <= 3
+    again.cancel()
+    await asyncio.wait({again})
+    await street.emulator.stop()
+    assert street.wrong() == []
+
+
+async def test_a_serial_server_that_closes_idle_connections_is_no_fault() -> None:
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING), wire="rtu-over-tcp") as street:
+        await street.seen(24, "a/m")
+        assert street.emulator.bus
+        street.emulator.bus.unplug()
+        await street.seen(24, "a/m")
+        assert not street.recorder.events
+
+
+async def why_not(where: str) -> str:
+    line = Line("line", make_settings({"port": where}), {})
+    with pytest.raises(LinkError) as refused:
+        await line.open()
+    return str(refused.value)
+
+
+async def test_why_a_port_cannot_be_had(tmp_path: Path) -> None:
+    missing = "The adapter for `line` is not there: /dev/ttyUSB7 does not exist. Plug it in."
+    assert await why_not("/dev/ttyUSB7") == missing
+    assert "is not a serial port" in await why_not(str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    assert "refuses the connection" in await why_not(f"tcp://127.0.0.1:{free}")
+
+
+async def test_who_holds_the_port() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    name = os.ttyname(slave)
+    hold = "import sys, time; f = open(sys.argv[1], 'rb'); print(1, flush=True); time.sleep(60)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", hold, name, stdout=-1)
+    try:
+        assert process.stdout
+        await process.stdout.readline()
+        said = await why_not(name)
+        assert f"{name} for `line` is held by python" in said
+        assert said.endswith(f"(pid {process.pid}). Stop it.")
+    finally:
+        process.kill()
+        await process.wait()
+        os.close(master)
+        os.close(slave)
+
+
+async def test_the_kernel_counts_bytes_at_another_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pty has no such counters: what a real port's kernel would say is put in its place."""
+    counts = iter([10, 14])
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, request: int, *room: Any) -> Any:
+        if request != 0x545D:
+            return real(fd, request, *room)
+        return struct.pack("20i", *[0] * 6, 3, 0, next(counts), *[0] * 11)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    street = Street(pair(), wire="pty")
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        street.emulator.fault("a/m", "crc")
+        with pytest.raises(NoAnswer, match="another speed or parity, the adapter counts framing or parity errors"):
+            await line.read(1, 4, 0, 4)
+    finally:
+        monkeypatch.undo()
+        line.close()
+        await street.emulator.stop()
+
+
+async def test_a_line_that_is_never_quiet() -> None:
+    street = Street(pair(), wire="rtu-over-tcp")
+    await street.start()
+    line = Line("line", street.settings, {})
+    await line.open()
+    assert street.emulator.bus
+    peer = street.emulator.bus._peer
+    while peer is None:
+        await asyncio.sleep(0.01)
+        peer = street.emulator.bus._peer
+
+    async def talk() -> None:
+        while True:
+            peer.write(b"\xaa" * 40)
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(talk())
+    try:
+        with pytest.raises(NoAnswer, match="the line is never quiet") as failed:
+            await line.read(1, 4, 0, 4)
+        assert "second master" in failed.value.fix
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        line.close()
+        await street.emulator.stop()
