@@ -120,7 +120,7 @@ def test_mistakes_in_a_profile_are_said(at: tuple[str, ...], value: Any, why: st
         ({"host": "10.0.0.7", "baud": "9600"}, "Modbus TCP has no `baud`"),
         ({"port": "tcp://moxa"}, "`tcp://moxa` does not say which host and port"),
         ({"port": "COM3"}, "`COM3` is neither a TCP port, a device nor a serial server"),
-        ({"port": "/dev/ttyUSB0", "format": "7E1"}, "format"),
+        ({"port": "/dev/ttyUSB0", "format": "7E1"}, "`7E1`"),
         ({"host": "10.0.0.7", "timeout": "0s"}, "too small: more than 0"),
         ({"host": "10.0.0.7", "timeout": "1"}, "has no unit of time"),
         ({}, "neither `host` nor a line's `port` says where the devices are"),
