@@ -97,7 +97,7 @@ def broken(outcomes: Counter[str]) -> list[str]:
     return [word for word in outcomes if word[:2].isupper()]
 
 
-@pytest.mark.xfail(strict=False, reason="a flipped bit in a text column stops every read of the lane")
+@pytest.mark.xfail(strict=False, reason="a flipped bit in a text column of a block stops every read of the lane")
 async def test_a_flipped_bit_is_never_a_wrong_value(fast_folder: Path) -> None:
     records, dice = 1500, random.Random(1)
     epoch = await written(fast_folder / "source", records)

