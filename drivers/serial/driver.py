@@ -102,7 +102,7 @@ class Driver:
         while True:
             self._link.alive(ALIVE)
             await self._send_what_is_due(talk, sensor, emit)
-            until = min(silent_at, sensor.turns_at, loop.time() + AT_LEAST_EVERY)
+            until = min(silent_at, sensor.turns_at, sensor.init_at, loop.time() + AT_LEAST_EVERY)
             frames = await talk.frames(until)
             now = loop.time()
             if frames and await self._hear(talk, sensor, frames, now, emit):
@@ -124,8 +124,9 @@ class Driver:
         due, readings = sensor.turn(loop.time(), self._link.clock.boot())
         await self._give(emit, sensor, readings)
         dialogue = sensor.profile.dialogue
-        names = list(dialogue.init) if sensor.needs_init else []
-        sensor.needs_init = False
+        names = list(dialogue.init) if loop.time() >= sensor.init_at else []
+        if names:
+            sensor.init_sent(loop.time())
         names += {"wake": dialogue.wake, "sleep": dialogue.sleep}.get(due, ())
         for name in names:
             async with self._turn:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 
+from drivers.serial.arithmetic import none
 from drivers.serial.codec import Codec, Heard, Sample
 from drivers.serial.dialogue import Meaning
 from drivers.serial.series import LOST, Growth, Series
@@ -17,7 +18,7 @@ from gateway.model import Device, Json, Quality, Reading, Reason
 from gateway.ports import State
 
 WAKE_AGAIN = 5.0
-"""Seconds after which a sensor that was woken and says nothing is woken once more."""
+"""Seconds after which a sensor that was woken, or told `init`, and says nothing is told once more."""
 
 
 class Shift(Enum):
@@ -44,7 +45,12 @@ class Sensor:
         """What is wrong with it: "" nothing, None not known since the gateway started."""
         self.due = 0.0
         """When it is asked next."""
-        self.needs_init = bool(self.profile.dialogue.init)
+        init = self.profile.dialogue.init
+        self._agreed_by = {answer for name in init for answer in self.profile.commands[name].answers}
+        """The messages by which a sensor that pushes agrees to `init`: until then its values may mean anything."""
+        self._is_agreed = True
+        self.init_at = math.inf
+        """When `init` is sent next."""
         self._warm_at = math.inf
         """Until then values are doubtful; not before a first frame."""
         self._series = {slug: self._started(slug, device.settings.every, state) for slug in self.profile.points}
@@ -96,9 +102,17 @@ class Sensor:
         for one in self._series.values():
             one.last = None
         self._warm_at = math.inf
-        self.needs_init = bool(self.profile.dialogue.init)
+        self._disagree()
         if self.shift is not Shift.ALWAYS:
             self.shift, self._turns_at = Shift.WAKING, 0.0
+
+    def _disagree(self) -> None:
+        self.init_at = 0.0 if self.profile.dialogue.init else math.inf
+        self._is_agreed = self.profile.mode == "poll" or not self._agreed_by
+
+    def init_sent(self, now: float) -> None:
+        """Once is enough, unless an answer is still to come."""
+        self.init_at = math.inf if self._is_agreed else now + WAKE_AGAIN
 
     def untaken(self) -> None:
         """What was handed over last was not stored."""
@@ -116,6 +130,8 @@ class Sensor:
 
     def hear(self, heard: Heard, when: float, at: int) -> list[Reading]:
         """What a frame is worth telling; `at` is its boot clock."""
+        if heard.message in self._agreed_by:
+            self._is_agreed, self.init_at = True, math.inf
         if heard.means:
             return self._mean(heard.means, at)
         if self._warm_at == math.inf:
@@ -125,7 +141,9 @@ class Sensor:
         hold = self.shift is not Shift.ALWAYS
         told: dict[str, Sample] = {}
         for slug, sample in heard.samples.items():
-            if sample.quality is Quality.GOOD and when < self._warm_at:
+            if not self._is_agreed:
+                sample = none(Reason.CONFIG_ERROR)
+            elif sample.quality is Quality.GOOD and when < self._warm_at:
                 sample = Sample(sample.value, Quality.UNCERTAIN, Reason.WARMING_UP)
             series = self._series[slug]
             weight = heard.samples.get(series.point.weight) if series.point.weight else None
@@ -142,7 +160,8 @@ class Sensor:
             case Meaning.FAILED:
                 return self.lose(at, Quality.BAD, Reason.DEVICE_FAILURE)
             case Meaning.RESTARTED:
-                self._warm_at, self.needs_init = math.inf, bool(self.profile.dialogue.init)
+                self._warm_at = math.inf
+                self._disagree()
                 for one in self._series.values():
                     if one.growth:
                         one.growth.restarted()

@@ -183,3 +183,10 @@ def wxt530() -> Profile:
     profile = profiles.load(PROFILES / "vaisala-wxt530.yaml", lambda _driver: Profile)
     assert isinstance(profile, Profile)
     return profile
+
+
+@pytest.fixture
+def ops24x() -> Profile:
+    profile = profiles.load(PROFILES / "omnipresense-ops24x.yaml", lambda _driver: Profile)
+    assert isinstance(profile, Profile)
+    return profile

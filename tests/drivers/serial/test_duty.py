@@ -66,7 +66,7 @@ def test_a_radar_that_sees_nothing_is_asked_before_it_counts_as_lost(jumped: Jum
 
     async def story() -> None:
         async with bus.running():
-            await asyncio.sleep(5)
+            await asyncio.sleep(12)  # until it has agreed to its unit
             bus.emulator.fault("silence")
             answers = bus.emulator._first.answers
             bus.emulator._first.answers = lambda name, *rest: asked.append(name) or answers(name, *rest)

@@ -20,6 +20,7 @@ async def test_its_values_arrive(name: str) -> None:
     named = {point.id for point in bus.devices[0].points.values()}
     async with bus.running():
         await bus.recorder.until(lambda recorder: len(recorder.readings) >= 3 * min(len(named), 4), 20)
+        await bus.recorder.until(lambda recorder: any(one.value is not None for one in recorder.readings), 20)
     assert {one.point for one in bus.recorder.readings} <= named
     assert any(one.value is not None for one in bus.recorder.readings)
     assert bus.said("device_up") == [f"lp-0/x sends {bus.devices[0].profile.title} frames."]

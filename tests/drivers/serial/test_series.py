@@ -146,3 +146,21 @@ def test_a_sensor_rests_between_measurements(sds011: Profile) -> None:
 def test_a_sensor_without_time_to_rest_goes_on(sds011: Profile) -> None:
     assert sensor(sds011, every="30s").shift is Shift.ALWAYS
     assert sensor(sds011).shift is Shift.ALWAYS
+
+
+def test_what_a_sensor_says_before_it_agrees_to_its_unit_is_no_value(ops24x: Profile) -> None:
+    """It may still count in km/h; it is told again until it says that it does not."""
+    one, speed = sensor(ops24x), {"speed": Sample(50.0)}
+    one.opened()
+    assert one.init_at == 0.0
+    one.init_sent(1.0)
+    assert one.init_at == 6.0, "no answer yet: once more"
+    (told,) = one.hear(Heard("plain", speed), 2.0, 2000)
+    assert (told.value, told.reason) == (None, Reason.CONFIG_ERROR)
+    one.hear(Heard("metres", means=Meaning.ACKNOWLEDGED), 3.0, 3000)
+    assert one.init_at == math.inf
+    (told,) = one.hear(Heard("plain", speed), 4.0, 4000)
+    assert (told.value, told.quality) == (50.0, Quality.GOOD)
+    one.hear(Heard("other_unit", means=Meaning.RESTARTED), 5.0, 5000)
+    (told,) = one.hear(Heard("plain", speed), 6.0, 6000)
+    assert told.reason is Reason.CONFIG_ERROR
