@@ -10,7 +10,7 @@ from drivers.modbus.codec import Field, encode
 from drivers.modbus.identify import Check, Told, Verify
 from drivers.modbus.link import Settings
 from drivers.modbus.points import SETTING_EVERY, Defaults, Place, ReadPoint, WritePoint
-from gateway.document import Mistake
+from gateway.document import Location, Mistake
 from gateway.fields import Duration, Slug, Whole, Written
 from gateway.model import Argument, DeviceId, Point, Reason, Verb
 from gateway.profile import DeviceKeys
@@ -130,12 +130,17 @@ class Profile(Head):
                 except ValueError as error:
                     fix = "Correct the bound or the type."
                     raise Mistake("bad_value", f"`{slug}`: {error}", fix, ("writes", slug)) from None
-        for name, checks in (("match", self.match), ("verify", self.verify)):
-            for number, check in enumerate(checks):
-                try:
-                    self.wire(check.addr, check.fc)
-                except Mistake as mistake:
-                    raise Mistake(mistake.code, str(mistake), mistake.fix, (name, number, "addr")) from None
+        told: list[tuple[Location, Told]] = [(("match", n), one) for n, one in enumerate(self.match)]
+        told += [(("verify", n), one) for n, one in enumerate(self.verify)]
+        told += [(("serial_number",), self.serial_number)] if self.serial_number else []
+        for at, one in told:
+            try:
+                function, _ = self.wire(one.addr, one.fc)
+            except Mistake as mistake:
+                raise Mistake(mistake.code, str(mistake), mistake.fix, (*at, "addr")) from None
+            if function != one.fc:
+                why, fix = f"{one.addr} is read by function {function}, not {one.fc}", f"Write `fc: {function}`."
+                raise Mistake("bad_address_base", why, fix, (*at, "fc"))
         if both := sorted(set(self.points) & set(self.writes)):
             raise Mistake(
                 "duplicate_key",

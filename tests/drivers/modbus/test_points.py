@@ -170,6 +170,18 @@ MISTAKES = [
     ("{addr: 0, %s}", "address_base: one\n", "bad_address_base", "0 is -1 on the wire"),
     ("{addr: 20001, %s}", "address_base: modicom\n", "bad_address_base", "20001 is no Modicom address"),
     ("{addr: 30001, minus: 40001, %s}", "address_base: modicom\n", "bad_register", "not in one answer"),
+    (
+        "{addr: 30001, %s}",
+        "address_base: modicom\nserial_number: {fc: 4, addr: 40001}\n",
+        "bad_address_base",
+        "40001 is read by function 3, not 4",
+    ),
+    (
+        "{addr: 30001, %s}",
+        "address_base: modicom\nmatch: [{fc: 3, addr: 11, equals: 1}]\n",
+        "bad_address_base",
+        "11 is no Modicom address",
+    ),
     ("{addr: 0, %s}", "match: [{fc: 3, addr: 11}]\n", "missing_key", "what the register must hold"),
     ("{addr: 0, %s}", "match: [{fc: 3, addr: 11, type: str, equals: A}]\n", "bad_register", "a wrong length"),
 ]
@@ -182,7 +194,7 @@ def test_every_mistake_has_a_caret_and_a_sentence(point: str, more: str, code: s
     found = caught.value.diagnostics[0]
     assert (found.code, why in found.why) == (code, True), str(caught.value)
     assert found.fix
-    assert ("x: {" in found.source) != bool(more.startswith("match"))
+    assert ("x: {" in found.source) != ("match:" in more or "serial_number:" in more)
 
 
 def test_a_word_order_and_registers_around_are_one_span() -> None:
