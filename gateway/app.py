@@ -236,7 +236,11 @@ class Gateway:
         assert self.site.page is not None
         token = resolver(self.site, "page", self.credentials)("token")
         page = Page(
-            self.status, token, self.site.page.listen, bound=lambda address: self._bound("page", f"http://{address}")
+            self.status,
+            token,
+            self.site.page.listen,
+            bound=lambda address: self._bound("page", f"http://{address}"),
+            has_metrics=self.site.page.metrics,
         )
         await page.run()
 

@@ -20,7 +20,7 @@ from gateway.buffer.fault import Damaged, Full
 from gateway.buffer.group import Group
 from gateway.buffer.lanefile import EVERYBODY, LaneFile
 from gateway.buffer.points import Points
-from gateway.buffer.resume import Past
+from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
 from gateway.buffer.skips import Skips
 from gateway.buffer.sweep import Bounds, Sweep
@@ -342,7 +342,7 @@ class LaneBuffer:
         self._take(file)
         self._settled = await self._in_thread(partial(file.uplinks, self._uplinks))
 
-    def _past(self, head: int | None = None, memory: LaneFile | None = None) -> Past:
+    def _past(self, head: int | None = None, memory: Remains | None = None) -> Past:
         return Past(self._durable_head if head is None else head, self._points.entries, self.state, memory)
 
     def _open_disk(self, past: Past | None = None) -> LaneFile:
@@ -354,7 +354,7 @@ class LaneBuffer:
             return self._disk(past=past)
 
     def _reopen(self) -> LaneFile:
-        file = self._open_disk(self._past(memory=self._file))
+        file = self._open_disk(self._past(memory=self._file.remains()))
         self._file.close()
         return file
 

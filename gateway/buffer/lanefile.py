@@ -23,7 +23,7 @@ from gateway.buffer.connection import PAGE, Transaction, connect
 from gateway.buffer.deadletters import DeadLetters
 from gateway.buffer.fault import Damaged, Full, fault
 from gateway.buffer.group import Group
-from gateway.buffer.resume import Past, resume
+from gateway.buffer.resume import Past, Remains, resume
 from gateway.buffer.salvage import Salvaged, quarantine, salvage
 from gateway.buffer.skips import Skips
 from gateway.errors import StorageError
@@ -122,7 +122,7 @@ class LaneFile:
             if known != str(_FORMAT):
                 raise StorageError(f"{self.path} has format {known}; this version reads {_FORMAT}")
             db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (known,))
-            floor = resume(self, past) if past else 1
+            floor = resume(db, past, self.end_of_records()) if past else 1
             self._load()
             ended = self.end_of_records()
             now = self.epochs[-1] if self.epochs else None
@@ -302,12 +302,15 @@ class LaneFile:
 
     def is_free(self, first: int, last: int) -> bool:
         """Whether nobody waits for any of first..last."""
-        for uplink, spans in self.settled.items():
-            for a, b in spans.missing(first, last):
-                skipped = [*self.skips[EVERYBODY].within(a, b), *self.skips.get(uplink, _NONE).within(a, b)]
-                if Ranges((c, d) for c, d, _ in skipped).missing(a, b):
-                    return False
-        return True
+        return not any(
+            self._skipped(uplink, a, b).missing(a, b)
+            for uplink, spans in self.settled.items()
+            for a, b in spans.missing(first, last)
+        )
+
+    def _skipped(self, uplink: str, first: int, last: int) -> Ranges:
+        whose = (self.skips[EVERYBODY], self.skips.get(uplink, _NONE))
+        return Ranges((a, b) for skips in whose for a, b, _ in skips.within(first, last))
 
     def _delete_settled(self, low: int, high: int) -> None:
         if self.keep_settled:
@@ -343,6 +346,17 @@ class LaneFile:
         bad = sum(block.rows is None for block in blocks)
         return (blocks[-1].last if blocks else None), bad
 
+    def remains(self) -> Remains:
+        """What is to be taken over by the file that this lane in memory stood in for."""
+        now = self.epochs[-1]
+        rows = [
+            row
+            for row in self.db.execute(f"SELECT {COLUMNS} FROM block")  # noqa: S608 - a constant
+            if not self.is_free(row[0], row[0] + row[1] - 1)
+        ]
+        settled = {name: Ranges(spans.within(now.base + 1, self.next - 1)) for name, spans in self.settled.items()}
+        return Remains((now.number, now.id, now.machine, self.next - 1), rows, settled, self.skips)
+
     def waiting(self) -> int:
         """Records that some uplink is still to get; with no uplink at all, the records held."""
         if not self.settled:
@@ -352,11 +366,8 @@ class LaneFile:
 
     def claim(self, uplink: str) -> int:
         """Records that this uplink is still to get."""
-        total = 0
-        for first, last in self.settled[uplink].missing(1, self.next - 1):
-            skipped = [*self.skips[EVERYBODY].within(first, last), *self.skips.get(uplink, _NONE).within(first, last)]
-            total += last - first + 1 - Ranges((a, b) for a, b, _ in skipped).total()
-        return total
+        missing = self.settled[uplink].missing(1, self.next - 1)
+        return sum(b - a + 1 - self._skipped(uplink, a, b).total() for a, b in missing)
 
     def used(self) -> int:
         """Bytes of the pages in use, the reserve not counted."""

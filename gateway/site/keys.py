@@ -89,6 +89,8 @@ class PageKeys(Written):
     """Address and port; port 0 takes a free one."""
     token: Secret = Field("secret")
     """What a visitor must show on every request."""
+    metrics: bool = False
+    """Answer `/metrics` too, for Prometheus, with the same token."""
     unencrypted: bool = False
     """Accept that the token crosses the network readable, where `listen` is not the machine itself."""
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.errors import LinkError
 from gateway.status import Status
 from gateway.web.entrance import Entrance, Patience, is_own_host, own_names
+from gateway.web.metrics import MEDIA_TYPE, metrics
 
 BEAT = 5.0
 """Longest silence on an event stream: the page takes more than three of it for a lost connection."""
@@ -33,9 +34,16 @@ class Page:
     """`listen` is host:port, port 0 for any; `bound` is told where it listens; `names`: further names of this host."""
 
     def __init__(
-        self, status: Status, token: str, listen: str, *, bound: Callable[[str], None], names: Sequence[str] = ()
+        self,
+        status: Status,
+        token: str,
+        listen: str,
+        *,
+        bound: Callable[[str], None],
+        names: Sequence[str] = (),
+        has_metrics: bool = False,
     ) -> None:
-        self._status, self._listen, self._bound = status, listen, bound
+        self._status, self._listen, self._bound, self._has_metrics = status, listen, bound, has_metrics
         self._entrance, self._patience = Entrance(token), Patience()
         self._names = own_names(names)
         self._cookie = "lampione"
@@ -77,6 +85,8 @@ class Page:
         application.router.add_post("/", self._front)
         application.router.add_get("/api/status", self._snapshot)
         application.router.add_get("/api/events", self._events, allow_head=False)
+        if self._has_metrics:
+            application.router.add_get("/metrics", self._metrics)
         for name in self._files:
             if name != _FRONT:
                 application.router.add_get(f"/{name}", self._file)
@@ -142,6 +152,9 @@ class Page:
 
     async def _snapshot(self, _request: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(self._status.snapshot()), content_type="application/json")
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=metrics(self._status.snapshot()).encode(), headers={"Content-Type": MEDIA_TYPE})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if self._streams >= _STREAMS:
