@@ -98,22 +98,6 @@ class LaneFile:
             raise fault(f"{path} cannot be read", error) from error
         return file
 
-    def resend(self, uplink: str, epoch: str, first: int, last: int) -> int:
-        """Unsettle seqs first..last for an uplink; returns how many of them are still here to be sent."""
-        base = next((known.base for known in self.epochs if known.id == epoch), None)
-        if base is None or uplink not in self.settled:
-            raise StorageError(f"{self.path} knows no epoch {epoch} or no uplink {uplink}")
-        held = Ranges((block.first, block.last) for block in self._blocks(base + first, base + last))
-        there = held.within(base + first, base + last)
-        spans = Ranges([(1, self.next - 1)])
-        for a, b in there:
-            spans = Ranges([*spans.within(1, a - 1), *spans.within(b + 1, self.next)])
-        kept = [span for whole in spans for span in self.settled[uplink].within(*whole)]
-        self.settled[uplink] = Ranges(kept)
-        with Transaction(self.db):
-            self._store_settled(uplink)
-        return sum(b - a + 1 for a, b in there)
-
     def _read_start(self, machine: str, past: Past | None) -> None:
         with Transaction(self.db):
             db = self.db
@@ -167,7 +151,7 @@ class LaneFile:
         self.next = self.epochs[-1].base + 1
         for uplink in self.settled:
             self._settle_gaps(uplink)
-            self._store_settled(uplink)
+            self.store_settled(uplink)
 
     def _settle_gaps(self, uplink: str) -> None:
         """No record lies between the epochs: a range that is still to be sent never spans two of them."""
@@ -213,7 +197,7 @@ class LaneFile:
                     below = self.next if start == "now" else oldest
                     self.settled[name] = Ranges([(1, below - 1)] if below > 1 else [])
                     self._settle_gaps(name)
-                    self._store_settled(name)
+                    self.store_settled(name)
             if wanted:
                 self._delete_settled(1, self.next)
         return {name: Ranges(spans) for name, spans in self.settled.items()}
@@ -274,13 +258,13 @@ class LaneFile:
                 spans.add(base + first, min(base + last, self.next - 1))
                 low, high = min(low, base + first), max(high, base + last)
         for uplink in touched:
-            self._store_settled(uplink)
+            self.store_settled(uplink)
         if high:
             self._delete_settled(low, high)
         after, self.settled = self.settled, before
         return after
 
-    def _store_settled(self, uplink: str) -> None:
+    def store_settled(self, uplink: str) -> None:
         spans = orjson.dumps(self.settled[uplink].spans()).decode()
         self.db.execute("INSERT OR REPLACE INTO settled VALUES(?, ?)", (uplink, spans))
 

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.buffer import lock
 from gateway.buffer.block import EVENT
 from gateway.buffer.lanefile import LaneFile
+from gateway.buffer.resend import resend
 from gateway.errors import ConfigError
 from gateway.model import Lane
 
@@ -130,7 +131,7 @@ def _resend(args: argparse.Namespace, folder: Path) -> int:
         raise ConfigError(f"{path} is not there.")
     file = LaneFile.look(path)
     with closing(file.db):
-        count = file.resend(args.uplink, args.epoch, args.first, args.last)
+        count = resend(file, args.uplink, args.epoch, args.first, args.last)
     asked = args.last - args.first + 1
     print(f"{count:,} of {asked:,} records are still here and go to {args.uplink} again when the gateway starts.")
     if count < asked:
