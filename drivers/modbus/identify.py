@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
@@ -15,9 +15,6 @@ from drivers.modbus.kinds import WIDTH, Half, Kind
 from drivers.modbus.points import ReadFunction, Register, WordOrder
 from gateway.diagnostic import Mistake
 from gateway.fields import Written
-
-if TYPE_CHECKING:
-    from drivers.modbus.settings import Profile
 
 Bank = Mapping[int, Mapping[int, int]]
 """Registers that were read: function, address on the wire, word. What is missing was refused or never asked."""
@@ -134,26 +131,38 @@ class Verdict:
     say: str = ""
 
 
+class Known(Protocol):
+    """What is asked of a profile here."""
+
+    @property
+    def profile(self) -> str: ...
+    @property
+    def match(self) -> Sequence[Check]: ...
+    @property
+    def verify(self) -> Sequence[Verify]: ...
+    def wire(self, written: int, fc: int) -> tuple[int, int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """A profile that fits, and how far that is to be believed (0 to 1)."""
 
-    profile: "Profile"
+    profile: Known
     confidence: float
 
 
-def requests(profile: "Profile", checks: Iterable[Told]) -> list[tuple[int, int, int]]:
+def requests(profile: Known, checks: Iterable[Told]) -> list[tuple[int, int, int]]:
     """(function, address, count) of each register that the checks need, each once, in their order."""
     fields = (field for _, field in located(profile, checks))
     return list(dict.fromkeys((field.fc, field.addr, field.width) for field in fields))
 
 
-def located(profile: "Profile", checks: Iterable[Checked]) -> Iterator[tuple[Checked, Field]]:
+def located(profile: Known, checks: Iterable[Checked]) -> Iterator[tuple[Checked, Field]]:
     for check in checks:
         yield check, check.field(profile.wire(check.addr, check.fc)[1])
 
 
-def matches(profiles: Iterable["Profile"], bank: Bank) -> list[Match]:
+def matches(profiles: Iterable[Known], bank: Bank) -> list[Match]:
     """The profiles all of whose `match` hold, best first: more exact checks, then more checks."""
     found = []
     for profile in profiles:
@@ -164,7 +173,7 @@ def matches(profiles: Iterable["Profile"], bank: Bank) -> list[Match]:
     return [match for _, _, match in sorted(found, key=lambda one: one[:2], reverse=True)]
 
 
-def verdict(profile: "Profile", bank: Bank) -> Verdict:
+def verdict(profile: Known, bank: Bank) -> Verdict:
     """Whether the device is set as its profile is written; what is not known is never taken for right."""
     turned = False
     for check, field in located(profile, profile.verify):
