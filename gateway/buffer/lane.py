@@ -8,6 +8,7 @@ every 30 s. Telemetry is then forwarded from there; billing and events refuse, f
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +19,7 @@ from gateway.buffer.block import Anchor, Block, event_row, reading_row
 from gateway.buffer.deadletters import DeadLetter
 from gateway.buffer.fault import Damaged, Full
 from gateway.buffer.group import Group
-from gateway.buffer.lanefile import EVERYBODY, LaneFile
+from gateway.buffer.lanefile import EPOCH_BITS, EVERYBODY, LaneFile
 from gateway.buffer.points import Points
 from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
@@ -99,6 +100,8 @@ class LaneBuffer:
         try:
             file = await self._in_thread(self._open_disk)
         except StorageError as failure:
+            # The file's epochs are not known: one far above them, so that memory can move there later.
+            self.head = (2**20 + secrets.randbelow(2**20)) << EPOCH_BITS
             await self._go_volatile(failure)
         else:
             self._take(file)
@@ -118,7 +121,8 @@ class LaneBuffer:
         if self._commit_every and self._gathered >= HIGH_WATER:
             await self._promise()
         if self._group.anchor is None:
-            self._group.anchor = self._anchor()
+            clock = self._clock
+            self._group.anchor = Anchor(clock.boot_id, clock.boot(), clock.wall(), clock.state())
         rows = [self._row(record, self._group.anchor.boot) for record in records]
         self._group.rows += rows
         self._group.state.update(state or {})
@@ -370,9 +374,6 @@ class LaneBuffer:
             self._durable_head = file.next
         self.head = file.next
         self._points.adopt(file.points)
-
-    def _anchor(self) -> Anchor:
-        return Anchor(self._clock.boot_id, self._clock.boot(), self._clock.wall(), self._clock.state())
 
     def _row(self, record: Record, boot: int) -> list[object]:
         if not isinstance(record, Reading):
