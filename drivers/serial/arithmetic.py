@@ -7,16 +7,15 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from drivers.serial.point import SerialPoint
 from gateway.model import Quality, Reason
 from gateway.quantities import convert
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What one frame says of one point, in the point's canonical unit; no value is None with a reason."""
 
     value: float | str | None

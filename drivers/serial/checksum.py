@@ -1,5 +1,6 @@
 """Checksums: sums, xor, and any CRC by its Rocksoft parameters. Pure."""
 
+from binascii import crc_hqx
 from collections.abc import Callable
 from functools import cache, reduce
 from operator import xor
@@ -85,6 +86,9 @@ def crc(parameters: Crc, covered: bytes) -> int:
 def _register(
     bits: int, poly: int, init: int, refin: bool, refout: bool, xorout: int, covered: bytes
 ) -> int:  # fmt: skip
+    if (bits, poly, refin) == (16, 0x1021, False):
+        register = crc_hqx(covered, init)
+        return (_reflected(register, bits) if refout else register) ^ xorout
     table, mask = _table(bits, poly, refin), (1 << bits) - 1
     if refin:
         register = _reflected(init, bits)

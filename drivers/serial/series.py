@@ -1,7 +1,7 @@
 """One point over time: what is told of it and when, averages, growth of counters, values that stand still. Pure."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from drivers.serial.arithmetic import Sample
 from drivers.serial.point import Counter, SerialPoint
@@ -107,7 +107,7 @@ class Series:
             sample = self.growth.take()
         elif values and (self._is_held or self.point.combine != "last"):
             value = combined(self.point.combine, values)
-            sample = Sample(None, Quality.BAD, Reason.ABSENT) if value is None else replace(sample, value=value)
+            sample = Sample(None, Quality.BAD, Reason.ABSENT) if value is None else sample._replace(value=value)
         self._values, self._sample = [], None
         return sample
 
