@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.clock",
         "gateway.batch",
         "gateway.ranges",
+        "gateway.durable",
     ),
     (
         "gateway.buffer",

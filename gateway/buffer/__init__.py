@@ -13,6 +13,7 @@ from gateway.buffer import ballast
 from gateway.buffer.block import EVENT, Block
 from gateway.buffer.lane import LaneBuffer
 from gateway.buffer.sweep import Bounds
+from gateway.durable import make_folder
 from gateway.errors import ConfigError
 from gateway.model import Event, Json, Lane, Point, Record
 from gateway.ports import Clock
@@ -70,7 +71,7 @@ class Buffer:
         A disk that refuses is no reason not to start: its lanes begin in memory, and say so.
         """
         with suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.folder)
         self._lock = lock(self.folder / "lock")
         for lane in self.lanes.values():
             await lane.open()

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.buffer.fault import Unwritable, fault
-from gateway.buffer.salvage import sync_folder
+from gateway.durable import flush_names
 
 PAGE = 1024
 _CHECKED_AT_OPENING = 32 * 1024 * 1024
@@ -47,7 +47,7 @@ def connect(path: Path | None, *, grow: int, max_bytes: int) -> sqlite3.Connecti
             db.close()
             raise
         if is_new and path is not None:
-            sync_folder(path.parent)
+            flush_names(path.parent)
     except sqlite3.Error as error:
         raise fault(f"{path} cannot be opened", error) from error
     except OSError as error:

@@ -3,7 +3,6 @@
 The records keep their positions, and so the epoch and seq under which a platform may hold them already.
 """
 
-import os
 import secrets
 import shutil
 import sqlite3
@@ -17,6 +16,7 @@ import orjson
 
 from gateway.buffer.block import COLUMNS, INSERT, MAX_RECORDS, block_of
 from gateway.buffer.skips import CORRUPT, Skips
+from gateway.durable import flush_names, make_folder
 
 QUARANTINES = 2
 _TABLES = ("meta", "epoch", "boot", "point", "settled", "skip", "state", "dead")
@@ -36,24 +36,17 @@ def quarantine(path: Path) -> Path:
     """Move a damaged file and its log aside; of this lane's, the newest QUARANTINES are kept."""
     place = path.parent / "quarantine"
     folder = place / f"{path.stem}-{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
+    make_folder(folder)
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(folder / part.name)
-    sync_folder(path.parent)
+    flush_names(folder)
+    flush_names(path.parent)
     kept = sorted(place.glob(f"{path.stem}-*"), key=lambda each: each.stat().st_mtime_ns)
     for old in kept[:-QUARANTINES]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def salvage(damaged: Path, into: sqlite3.Connection) -> Salvaged:

@@ -7,6 +7,7 @@ import sys
 
 from gateway.app import Gateway
 from gateway.cli import add_site, add_state
+from gateway.durable import make_folder
 from gateway.errors import ConfigError, StorageError
 from gateway.log import configure
 from gateway.site import Credentials, load_or_last_good
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or SIGINT, 1 where the disk refuses, 2 where neither this site file nor a last good one runs."""
     configure()
     try:
-        args.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(args.state)
     except OSError as error:
         say = f"The state folder {args.state} cannot be made: {error.strerror}. Give another one with --state."
         raise ConfigError(say) from None

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from gateway import durable
 from gateway.diagnostic import Diagnostic
 from gateway.errors import ConfigError
 from gateway.fields import CREDENTIAL
-from gateway.site import durable
 from gateway.site.site import Site
 
 MAX_BYTES = 1024 * 1024

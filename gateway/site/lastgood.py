@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from gateway import document
+from gateway import document, durable
 from gateway.diagnostic import DocumentError
 from gateway.profile import Catalogue
-from gateway.site import durable
 from gateway.site.read import Shelf, load, profile_folders, resolve
 from gateway.site.site import Site
 

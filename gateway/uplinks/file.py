@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.batch import Batch, encode
+from gateway.durable import flush_names
 from gateway.errors import UplinkError
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
@@ -78,7 +79,7 @@ class Uplink:
             finally:
                 os.close(descriptor)
             if is_new:
-                _sync_folder(self._path.parent)
+                flush_names(self._path.parent)
 
 
 def _write_all(descriptor: int, line: bytes) -> None:
@@ -99,14 +100,6 @@ def _whole_lines(descriptor: int) -> int:
     if end < size:
         os.ftruncate(descriptor, end)
     return end
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _why(error: OSError, path: Path) -> str:

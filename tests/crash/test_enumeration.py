@@ -74,7 +74,6 @@ async def test_no_power_cut_loses_what_was_promised(fast_folder: Path) -> None:
     assert await cut_off(fast_folder, done, 480, seed=1) == []
 
 
-@pytest.mark.xfail(strict=False, reason="Buffer.open does not flush the folders above the one that it makes")
 async def test_nor_where_the_buffer_makes_its_own_folder(fast_folder: Path) -> None:
     done = work(fast_folder, "--lives", "1", "--records", "20", below="state/buffer")
     assert await cut_off(fast_folder, done, 80, seed=1) == []

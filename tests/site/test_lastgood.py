@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway import site
+from gateway import durable, site
 from gateway.diagnostic import DocumentError
-from gateway.site import durable, keep_as_last_good, load_or_last_good
+from gateway.site import keep_as_last_good, load_or_last_good
 from gateway.site.lastgood import FILE
 
 if TYPE_CHECKING:
