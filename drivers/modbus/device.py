@@ -49,20 +49,23 @@ class Polled:
         self.due = -math.inf
         """When to read it next, loop time."""
         self._origin: float | None = None
+        self._worth = 0
 
-    def take_due(self, now: float) -> list[Block]:
-        """The blocks to read now. Deadlines that were missed are not made up for."""
+    def take_due(self, now: float, worth: int) -> list[Block]:
+        """The blocks to read now; `worth`: see plan.plan. Deadlines that were missed are not made up for."""
         if self._origin is None:
             self._origin = now
         due = [rate for rate in self.rates if rate.due <= now + 0.001]
         for rate in due:
             rate.due = self._origin + (math.floor((now + 0.001 - self._origin) / rate.every) + 1) * rate.every
         self.due = min(rate.due for rate in self.rates)
+        if worth != self._worth:
+            self._plans, self._worth = {}, worth
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
             line = self.profile.line
             fields = [pair for rate in due for pair in rate.fields]
-            self._plans[key] = plan(fields, longest=line.max_regs, hole=line.max_hole)
+            self._plans[key] = plan(fields, longest=line.max_regs, hole=min(line.max_hole, worth))
         return self._plans[key]
 
     def good(self, slugs: Iterable[str]) -> None:

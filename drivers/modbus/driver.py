@@ -107,7 +107,7 @@ class Driver:
         readings: list[Reading] = []
         say = ""
         silent: DeviceError | None = None
-        for block in device.take_due(now):
+        for block in device.take_due(now, self._wire.worth(device.unit)):
             self._alive()
             await self._obey(emit)
             slugs = [slug for slug, _ in block.fields]

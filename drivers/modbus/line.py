@@ -54,6 +54,8 @@ class Line:
         """Loop times: when the last byte went over the wire, and until when late answers may come."""
         self._echoes = False
         self._last_asked = 0
+        self._turnaround: dict[int, float] = {}
+        """Seconds that each unit thinks, the shortest measured."""
         self._doubled: set[int] = set()
         """Units of which an answer came that nobody had asked for."""
         self._gone: LinkError | None = None
@@ -107,6 +109,14 @@ class Line:
             self._outlet.abort()
             self._outlet = None
 
+    def worth(self, unit: int) -> int:
+        """How many registers may be read in vain before a question of their own is cheaper.
+
+        A question more costs 13 characters, the silences and the device's thinking; a register two characters.
+        """
+        silences = self.silence + max(self.silence, self._gaps.get(unit, 0.0))
+        return int((13 * self.character + silences + self._turnaround.get(unit, 0.0)) / (2 * self.character))
+
     async def read(self, unit: int, fc: int, addr: int, count: int) -> list[int]:
         """`count` registers from `addr`. NoAnswer, Refused; LinkError: the port or the serial server is gone."""
         frame = await self._answer(Request(0, unit, fc, addr, count))
@@ -131,8 +141,11 @@ class Line:
             self._outlet.write(asked)
             self._busy = loop.time() + len(asked) * self.character
             travel = (len(asked) + rtu.answer_length(asked)) * self.character
+            sent = loop.time()
             async with asyncio.timeout(self._timeout + travel):
                 answer = await self._waiting
+            thought = max(0.0, loop.time() - sent - travel)
+            self._turnaround[request.unit] = min(thought, self._turnaround.get(request.unit, thought))
             if request.unit in self._doubled:
                 await self._expect_nothing_more(request.unit)
             clean = True

@@ -24,7 +24,7 @@ def plan(fields: Iterable[tuple[str, Field]], *, longest: int, hole: int) -> lis
     """Blocks of at most `longest` registers that bridge at most `hole` registers nobody asked for.
 
     Fields closer than that share a request: on TCP a request costs a round trip and 21 bytes, a register
-    two bytes. The full cost model, with baud rate and turnaround, belongs to serial lines.
+    two bytes; on a line the wire says how many registers a question is worth.
     """
     blocks: list[Block] = []
     inside: list[tuple[str, Field]] = []

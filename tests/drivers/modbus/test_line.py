@@ -309,3 +309,47 @@ async def test_a_line_that_is_never_quiet() -> None:
         await asyncio.wait({task})
         line.close()
         await street.emulator.stop()
+
+
+async def test_one_silent_device_of_five_leaves_the_others_their_readings() -> None:
+    five = [make_device(f"d{n}/m", n, SELF_IDENTIFYING) for n in range(1, 6)]
+    async with running(*five, wire="rtu-over-tcp") as street:
+        await street.seen(24, "d5/m")
+        street.emulator.fault("d1/m", "silent")
+        await street.until(lambda r: bool(r.events))
+        loop = asyncio.get_running_loop()
+        started, before = loop.time(), {n: street.good(f"d{n}/m") for n in range(2, 6)}
+        await asyncio.sleep(115)  # one probe in it
+        for n, had in before.items():
+            polls = (street.good(f"d{n}/m") - had) / 12
+            assert polls >= 0.95 * (loop.time() - started)
+        assert street.wrong() == []
+
+
+@pytest.mark.parametrize(
+    ("baud", "gap", "turnaround", "registers"),
+    [("9600", 0.0, 0.04, 29), ("9600", 0.0, 0.0, 10), ("115200", 0.0, 0.04, 257), ("9600", 0.06, 0.04, 56)],
+)
+async def test_how_many_registers_a_question_is_worth(baud: str, gap: float, turnaround: float, registers: int) -> None:
+    """By hand: 13 characters, two silences and the turnaround, over two characters."""
+    line = Line("line", make_settings({"port": "/dev/null", "baud": baud}), {1: gap})
+    line._turnaround[1] = turnaround
+    assert line.worth(1) == registers
+
+
+async def test_the_turnaround_is_measured() -> None:
+    street = Street(pair(), wire="rtu-over-tcp")
+    assert street.emulator.bus
+    street.emulator.bus.turnaround = 0.04
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        before = line.worth(1)
+        for _ in range(5):
+            await line.read(1, 4, 0, 4)
+        assert 0.036 <= line._turnaround[1] <= 0.06
+        assert line.worth(1) - before == pytest.approx(0.04 / (20 / 19200), abs=15)
+        assert line.worth(1) > before
+    finally:
+        line.close()
+        await street.emulator.stop()
