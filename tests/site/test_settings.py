@@ -23,7 +23,7 @@ HEAD = "version: 1\ngateway: {id: cab-017, tenant: milan}\n"
         ("links: {cs: {driver: ocpp, listen: '127.0.0.1:80'}}", "missing_key", "{", "Add `certificate: secret`"),
         ("links: {air: {driver: serial, port: COM3}}", "bad_port", "COM3", "/dev/serial/by-id"),
         ("links: {air: {driver: serial, port: [/dev/ttyUSB0]}}", "bad_value", "", "should be"),
-        ("links: {line: {driver: modbus, host: h, port: /dev/ttyUSB0}}", "bad_value", "/dev", "speaks Modbus TCP only"),
+        ("links: {line: {driver: modbus, host: h, port: /dev/ttyUSB0}}", "bad_port", "{", "Remove `host`"),
         ("links: {line: {driver: modbus, host: h, timeout: 0s}}", "bad_value", "0s", "too small"),
         (
             "uplinks: {city: {uplink: mqtt, url: 'usp.example'}}",
