@@ -25,7 +25,7 @@ from .conftest import SELF_IDENTIFYING, Street, make_device, make_settings, orde
 if TYPE_CHECKING:
     from drivers.modbus.emulator import Fault
 
-LINES = ["rtu-over-tcp", "pty"]
+LINES = ["rtu-over-tcp", pytest.param("pty", marks=pytest.mark.slow)]
 DEADLY: dict[Fault, str] = {
     "silent": "no answer within 1 s, not one byte. Check power and unit id, swap A and B.",
     "late": "not one byte",
