@@ -143,12 +143,10 @@ async def test_a_disk_that_turns_read_only_is_said_and_loses_nothing(disk: Volum
     assert await judge(folder, promises(said)) == []
 
 
-@pytest.mark.xfail(strict=False, reason="the lane that began in memory fails on UNIQUE epoch.number when it reopens")
 async def test_a_disk_that_is_read_only_at_the_start_is_no_reason_not_to_start(disk: Volume) -> None:
     folder = disk.top / "buffer"
     async with running(folder) as buffer:
         assert await emitted(buffer, Lane.BILLING, 50) == 50
-        said = await said_so_far(buffer)
     disk.remount("ro")
     async with running(folder) as buffer:
         assert await emitted(buffer, Lane.BILLING, 1) == 0
@@ -156,5 +154,7 @@ async def test_a_disk_that_is_read_only_at_the_start_is_no_reason_not_to_start(d
         async with asyncio.timeout(45):
             while not await emitted(buffer, Lane.BILLING, 1):  # noqa: ASYNC110 - it waits for the disk
                 await asyncio.sleep(0.5)
-        said += await said_so_far(buffer)
-    assert await judge(folder, promises(said)) == []
+    async with running(folder) as buffer:
+        blocks = await buffer.lanes[Lane.BILLING].read(1, 50, 1_000_000)
+        assert sum(block.count for block in blocks if block.rows) == 50, "what was promised before is there"
+        assert await emitted(buffer, Lane.BILLING, 1) == 1
