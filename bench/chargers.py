@@ -5,7 +5,7 @@ means that the values are on disk, with the state that makes them known again. B
 the same aiohttp sockets, which checks the message against its schema, answers it and keeps nothing. Times are CPU
 seconds of the server's process, all threads; memory is resident set, per socket that has booted and is idle.
 
-    python3 dev.py bench ocpp [--sockets 500] [--chargers 60] [--messages 50]
+    python3 dev.py bench chargers [--sockets 500] [--chargers 60] [--messages 50]
 """
 
 import argparse
