@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.batch",
         "gateway.ranges",
         "gateway.durable",
+        "gateway.tty",
     ),
     (
         "gateway.buffer",
@@ -68,7 +69,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ANYWHERE,
     "pydantic_core": ANYWHERE,
     "pymodbus": ("drivers.modbus",),
-    "serial": ("drivers.modbus", "drivers.serial"),
+    "serial": ("gateway.tty",),
     "sqlite3": ("gateway.buffer", "gateway.receiver"),
     "structlog": ANYWHERE,
     "yaml": ("gateway.document",),

@@ -11,17 +11,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from drivers.modbus.codec import decode, decode_at, encode, same
 from drivers.modbus.device import Polled
 from drivers.modbus.frames import SILENT, NoAnswer, Refused
-from drivers.modbus.line import Line
 from drivers.modbus.plan import Block
 from drivers.modbus.settings import Settings, WritePoint
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import Command, CommandState, Event, Lane, Quality, Reading, Reason, Record, Reply
 from gateway.ports import Emit, Link
+
+if TYPE_CHECKING:
+    from drivers.modbus.line import Line
 
 _DUE = attrgetter("due")
 NAP = 30.0
@@ -248,9 +251,13 @@ class Driver:
         return self._link.clock.boot()
 
 
-def _wire(link: Link, gaps: Mapping[int, float]) -> Tcp | Line:
+def _wire(link: Link, gaps: Mapping[int, float]) -> "Tcp | Line":
     settings = link.settings
-    return Tcp(settings.host, settings.port, settings.timeout) if settings.host else Line(link.name, settings, gaps)
+    if settings.host:
+        return Tcp(settings.host, settings.port, settings.timeout)
+    from drivers.modbus.line import Line
+
+    return Line(link.name, settings, gaps)
 
 
 def _check_bounds(on: str, place: WritePoint, value: float) -> None:

@@ -11,16 +11,13 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Protocol
-from urllib.parse import urlsplit
 
-import serial
-
-from drivers.modbus import port, rtu
+from drivers.modbus import rtu
 from drivers.modbus.frames import WRITE_ONE, NoAnswer, Refused, Request, ask
 from drivers.modbus.link import Settings
+from gateway import tty
 from gateway.errors import DeviceError, LinkError
 
-OPEN_WITHIN = 5.0
 FAST = 1.75e-3
 """Seconds of silence between frames above 19200 Bd (MODBUS over Serial Line V1.02, 2.5.1.1)."""
 UNACKNOWLEDGED = 10_000
@@ -59,7 +56,7 @@ class Line:
         self._doubled: set[int] = set()
         """Units of which an answer came that nobody had asked for."""
         self._gone: LinkError | None = None
-        self._opening: asyncio.Future[serial.Serial] | None = None
+        self._opening: asyncio.Future[tty.Port] | None = None
         self._errors: int | None = None
 
     async def open(self) -> None:
@@ -72,34 +69,34 @@ class Line:
             return
         loop = asyncio.get_running_loop()
         self._echoes = False
-        try:
-            async with asyncio.timeout(OPEN_WITHIN):
-                if self.peer.startswith("tcp://"):
-                    url = urlsplit(self.peer)
-                    assert url.hostname
-                    assert url.port
-                    _, server = await loop.create_connection(lambda: _Server(self), url.hostname, url.port)
-                    self._outlet = server.outlet
-                else:
-                    settings = self._settings
-                    # A thread cannot be cancelled: who was cancelled here leaves the port that it opens to the next.
-                    self._opening = self._opening or loop.run_in_executor(
-                        None, port.opened, self._name, self.peer, settings.baud, settings.format
-                    )
-                    await asyncio.wait({self._opening})
-                    opening, self._opening = self._opening, None
-                    self._outlet = _Device(self, opening.result())
-        except TimeoutError:
-            raise LinkError(f"{self.peer} for `{self._name}` does not answer. Check its power and cable.") from None
-        except OSError as error:
-            raise LinkError(_unreachable(self.peer, self._name, error)) from None
+        if tty.is_server(self.peer):
+            _, server = await tty.connected(self._name, self.peer, lambda: _Server(self))
+            self._outlet = server.outlet
+        else:
+            self._outlet = _Device(self, await self._opened())
         # Whoever owned the line before us may have asked something.
         self._suspect = loop.time() + self._timeout
+
+    async def _opened(self) -> tty.Port:
+        """A thread cannot be cancelled: who was cancelled here leaves the port that it opens to the next."""
+        settings = self._settings
+        self._opening = self._opening or asyncio.get_running_loop().run_in_executor(
+            None, tty.opened, self._name, self.peer, settings.baud, settings.format
+        )
+        try:
+            async with asyncio.timeout(tty.OPEN_WITHIN):
+                await asyncio.wait({self._opening})
+        except TimeoutError:
+            raise LinkError(
+                f"{self.peer} for `{self._name}` does not open. Unplug its adapter and plug it back."
+            ) from None
+        opening, self._opening = self._opening, None
+        return opening.result()
 
     @property
     def is_there(self) -> bool:
         """False while the adapter is unplugged: then opening it can only fail."""
-        return self.peer.startswith("tcp://") or os.path.exists(self.peer)  # noqa: PTH110 - a look, four times a second
+        return tty.is_server(self.peer) or os.path.exists(self.peer)  # noqa: PTH110 - a look, four times a second
 
     def close(self) -> None:
         if self._opening:
@@ -258,17 +255,17 @@ class Line:
         return NoAnswer(f"bytes came, but at another speed or parity{counted}", f"Try {other}.")
 
 
-def _close_opened(opening: "asyncio.Future[serial.Serial]") -> None:
+def _close_opened(opening: "asyncio.Future[tty.Port]") -> None:
     if not opening.cancelled() and not opening.exception():
-        port.abandon(opening.result())
+        opening.result().close()
 
 
 class _Device:
     """A port's descriptor, read when the loop says that it is ready."""
 
-    def __init__(self, line: Line, opened: serial.Serial) -> None:
+    def __init__(self, line: Line, opened: tty.Port) -> None:
         self._line, self._port = line, opened
-        self._descriptor: int = opened.fileno()
+        self._descriptor = opened.descriptor
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def write(self, data: bytes) -> None:
@@ -280,14 +277,14 @@ class _Device:
             self._give_up(self._unplugged())
             return
         if written < len(data):
-            self._give_up(f"{self._port.port} takes no bytes. Unplug its adapter and plug it back.")
+            self._give_up(f"{self._port.path} takes no bytes. Unplug its adapter and plug it back.")
 
     def abort(self) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)
-        port.abandon(self._port)
+        self._port.close()
 
     def errors(self) -> int | None:
-        return port.errors(self._descriptor)
+        return self._port.errors()
 
     def _read(self) -> None:
         try:
@@ -302,7 +299,7 @@ class _Device:
             self._give_up(self._unplugged())
 
     def _unplugged(self) -> str:
-        return f"The adapter is unplugged: {self._port.port} hung up. Plug it back."
+        return f"The adapter is unplugged: {self._port.path} hung up. Plug it back."
 
     def _give_up(self, why: str) -> None:
         self.abort()
@@ -320,7 +317,6 @@ class _Server(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         self.outlet = transport
         connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
     def data_received(self, data: bytes) -> None:
@@ -328,13 +324,3 @@ class _Server(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._line.lost(self.outlet, NoAnswer("the serial server closed the connection", "Check its power and cable."))
-
-
-def _unreachable(peer: str, name: str, why: OSError) -> str:
-    match why:
-        case ConnectionRefusedError():
-            return f"{peer} for `{name}` refuses the connection. Check the port, and that it is in raw TCP mode."
-        case socket.gaierror():
-            return f"{peer} for `{name}`: nobody knows this name. Check it."
-        case _:
-            return f"{peer} for `{name}` cannot be reached ({why.strerror or why}). Check its power and cable."

@@ -1,32 +1,25 @@
 """What a site file says of a Modbus link: an endpoint that speaks Modbus TCP, or an RS-485 line."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
 
+from gateway import tty
 from gateway.document import Mistake
 from gateway.fields import Duration, Whole
 from gateway.profile import LinkKeys
 
 
 def _port(written: object) -> object:
-    if not isinstance(written, str) or written.startswith("/"):
-        return written
-    fix = "Write a TCP port, `/dev/serial/by-id/…` (see `ls /dev/serial/by-id`) or `tcp://host:port`."
-    if written.startswith("tcp://"):
-        try:
-            url = urlsplit(written)
-            complete = bool(url.hostname and url.port and not url.path.strip("/"))
-        except ValueError:
-            complete = False
-        if not complete:
-            raise Mistake("bad_port", f"`{written}` does not say which host and port", fix)
+    if not isinstance(written, str):
         return written
     if not written.isdigit():
-        raise Mistake("bad_port", f"`{written}` is neither a TCP port, a device nor a serial server", fix)
+        return tty.checked(
+            written, "Write a TCP port, `/dev/serial/by-id/…` (see `ls /dev/serial/by-id`) or `tcp://host:port`."
+        )
     if not 1 <= int(written) <= 65535:
+        fix = "Write the port that it listens on; most use 502."
         raise Mistake("bad_port", f"`{written}` is no TCP port: 1 to 65535", fix)
     return int(written)
 

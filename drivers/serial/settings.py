@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from drivers.serial.dialogue import Address, Command, Dialogue, Duty, Meaning, Message
 from drivers.serial.frames import FixedFrame, Frame
@@ -13,26 +12,11 @@ from drivers.serial.layouts import Binary, Layout
 from drivers.serial.point import SerialPoint, Status, known
 from drivers.serial.words import SIZES, Bytes, places_in
 from gateway import profile as head
+from gateway import tty
 from gateway.document import Mistake
 from gateway.fields import Duration, Slug, Whole, Written
 from gateway.model import DeviceId, Point, Reason, Verb
 from gateway.profile import DeviceKeys, LinkKeys
-
-
-def _port(text: str) -> str:
-    fix = "Write `/dev/serial/by-id/…` (see `ls /dev/serial/by-id`) or `tcp://host:port`."
-    if text.startswith("tcp://"):
-        try:
-            url = urlsplit(text)
-            complete = bool(url.hostname and url.port and not url.path.strip("/"))
-        except ValueError:
-            complete = False
-        if not complete:
-            raise Mistake("bad_port", f"`{text}` does not say which host and port", fix)
-    elif not text.startswith("/"):
-        raise Mistake("bad_port", f"`{text}` is neither a device nor a serial server", fix)
-    return text
-
 
 Baud = Annotated[Whole, Field(gt=0)]
 LineFormat = Annotated[str, StringConstraints(pattern=r"^[5-8][NEO][12]$")]
@@ -42,7 +26,7 @@ LineFormat = Annotated[str, StringConstraints(pattern=r"^[5-8][NEO][12]$")]
 class Settings(LinkKeys):
     """A serial link in a site file. `baud` and `format` are the profile's unless the sensor was set otherwise."""
 
-    port: Annotated[str, BeforeValidator(_port)]
+    port: Annotated[str, AfterValidator(tty.checked)]
     """A device by a name that stays (`/dev/serial/by-id/…`), or `tcp://host:port` of a serial server."""
     baud: Baud | None = None
     format: LineFormat | None = None
@@ -51,7 +35,7 @@ class Settings(LinkKeys):
 
     @model_validator(mode="after")
     def _line_is_ours(self) -> "Settings":
-        if self.port.startswith("tcp://") and (self.baud or self.format):
+        if tty.is_server(self.port) and (self.baud or self.format):
             why = "a serial server has its own speed and format; what stands here would change nothing"
             raise Mistake("not_our_line", why, "Set them in the serial server, and remove `baud` and `format` here.")
         return self

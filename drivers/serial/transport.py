@@ -1,34 +1,18 @@
-"""The wire: a serial device or a serial server, as something that is read, written and given up.
-
-pyserial opens and configures a device; from then on its descriptor is ours. Its own write() hangs an event loop on
-a full buffer (pyserial #280), and the asyncio layers on top of it spin after a hang-up, so the descriptor is read
-and written by os.read and os.write when the loop says it is ready. Every error is one sentence and one action.
-"""
+"""The wire: a serial device or a serial server, as something that is read, written and given up."""
 
 import asyncio
 import contextlib
-import errno
-import grp
 import os
-import pwd
-import socket
-import termios
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
-
-import serial
 
 from drivers.serial.settings import Line, Settings
+from gateway import tty
 from gateway.errors import LinkError
 
 CHUNK = 4096
 AT_ONCE = 64 * 1024
-OPEN_WITHIN = 5.0
 CLOSE_WITHIN = 2.0
-KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A serial server that lost its power is noticed after 35 s, even if no sensor has anything to say."""
 
 
 class Wire(Protocol):
@@ -48,7 +32,7 @@ class Wire(Protocol):
 @contextlib.asynccontextmanager
 async def opened(name: str, settings: Settings, line: Line) -> AsyncIterator[Wire]:
     """The wire of link `name`. LinkError: it could not be opened, and why."""
-    wire = await (_connect(name, settings.port) if settings.port.startswith("tcp://") else _open(name, settings, line))
+    wire = await (_connect(name, settings.port) if tty.is_server(settings.port) else _open(name, settings, line))
     try:
         yield wire
     finally:
@@ -59,118 +43,21 @@ async def _open(name: str, settings: Settings, line: Line) -> "DeviceWire":
     baud, line_format = settings.baud or line.baud, settings.format or line.format
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(OPEN_WITHIN):
+        async with asyncio.timeout(tty.OPEN_WITHIN):
             # Given up half-way, the port that the thread still opens closes itself when it is collected.
-            port = await loop.run_in_executor(None, _configured, name, settings.port, baud, line_format)
-            # A lock binds only those who ask for it: gpsd, a modem prober or a getty do not.
-            others = await loop.run_in_executor(None, readers, settings.port)
+            port = await loop.run_in_executor(None, tty.opened, name, settings.port, baud, line_format)
     except TimeoutError:
         raise LinkError(f"{settings.port} for `{name}` does not open. Unplug its adapter and plug it back.") from None
-    if others:
-        port.close()
-        raise LinkError(also_read(name, settings.port, others))
     return DeviceWire(name, port)
-
-
-def _configured(name: str, path: str, baud: int, line_format: str) -> serial.Serial:
-    bits, parity, stop = tuple(line_format)
-    try:
-        return serial.Serial(
-            port=path,
-            baudrate=baud,
-            bytesize=int(bits),
-            parity=parity,
-            stopbits=int(stop),
-            timeout=0,
-            # VMIN 1: an empty port says EAGAIN, and nothing but a hang-up reads as b"".
-            inter_byte_timeout=0,
-            exclusive=True,
-        )
-    except (OSError, ValueError, termios.error) as error:
-        raise LinkError(why_not_open(name, path, error, f"{baud} Bd, {line_format}")) from None
-
-
-def why_not_open(name: str, path: str, error: Exception, asked: str) -> str:
-    """One sentence and one action for what pyserial raised."""
-    number = error.errno if isinstance(error, OSError) else None
-    match number:
-        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
-            return f"The adapter for `{name}` is not there: {path} does not exist. Plug it in."
-        case errno.EACCES | errno.EPERM:
-            user, group = pwd.getpwuid(os.geteuid()).pw_name, _group(path)
-            return (
-                f"{path} for `{name}` may not be opened by user {user}. "
-                f"Type `sudo usermod -aG {group} {user}` and restart the gateway."
-            )
-        case errno.EAGAIN | errno.EBUSY:
-            return f"{path} for `{name}` is held by {_holder(path)}. Stop it."
-        case None | errno.ENOTTY | errno.EISDIR if not isinstance(error, ValueError):
-            return f"{path} for `{name}` is not a serial port. Write one that `ls /dev/serial/by-id` shows."
-        case None:
-            return f"{path} for `{name}` cannot be set to {asked}. Choose a speed and format that the adapter has."
-        case _:
-            return f"{path} for `{name}` cannot be opened: {os.strerror(number)}. Unplug its adapter and plug it back."
-
-
-def _group(path: str) -> str:
-    """The group that owns the device; where that is root's or unknown, the one that Debian gives serial ports."""
-    try:
-        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
-    except (OSError, KeyError):
-        return "dialout"
-    return "dialout" if group == "root" else group
-
-
-def _holder(path: str) -> str:
-    """Who has the device open, as far as /proc tells us."""
-    others = readers(path)
-    if others:
-        return others[0]
-    own = [f"another link of this gateway (pid {os.getpid()})"] if os.getpid() in _pids(path) else []
-    return own[0] if own else "another program"
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """A device number alone is not one: each mount of devpts counts its ptys from 0."""
-    found = path.stat()
-    return found.st_dev, found.st_rdev
-
-
-def _pids(path: str) -> list[int]:
-    """The processes that have the device open, as far as /proc tells us."""
-    try:
-        device = _identity(Path(path))
-    except OSError:
-        return []
-    found = []
-    for opened_file in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if _identity(opened_file) == device:
-                found.append(int(opened_file.parts[2]))
-    return sorted(set(found))
-
-
-def readers(path: str) -> list[str]:
-    """The other programs that have the device open: each takes bytes that we then do not see."""
-    found = []
-    for pid in _pids(path):
-        with contextlib.suppress(OSError):
-            if pid != os.getpid():
-                found.append(f"{Path('/proc', str(pid), 'comm').read_text().strip()} (pid {pid})")
-    return found
-
-
-def also_read(name: str, path: str, others: list[str]) -> str:
-    return f"{path} for `{name}` is also read by {', '.join(others)}: each loses bytes to the other. Stop it."
 
 
 class DeviceWire:
     """A tty that pyserial has opened and configured."""
 
-    def __init__(self, name: str, port: serial.Serial) -> None:
+    def __init__(self, name: str, port: tty.Port) -> None:
         self._name = name
         self._port = port
-        self._fd: int = port.fileno()
+        self._fd = port.descriptor
 
     async def read(self) -> bytes:
         received = bytearray()
@@ -196,10 +83,9 @@ class DeviceWire:
 
     async def _look_for_thieves(self) -> None:
         """There were bytes, and then there were none: somebody else has read them. LinkError: it is known who."""
-        path = str(self._port.port)
-        others = await asyncio.get_running_loop().run_in_executor(None, readers, path)
+        others = await asyncio.get_running_loop().run_in_executor(None, tty.readers, self._port.path)
         if others:
-            raise LinkError(also_read(self._name, path, others))
+            raise LinkError(tty.also_read(self._name, self._port.path, others))
 
     async def write(self, sent: bytes, within: float) -> None:
         rest = memoryview(sent)
@@ -219,27 +105,16 @@ class DeviceWire:
     async def wake(self, seconds: float) -> None:
         # An adapter that knows no break makes it itself, or the sensors need none.
         with contextlib.suppress(OSError):
-            self._port.break_condition = True
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                self._port.break_condition = False
+            await self._port.hold_break(seconds)
 
     def _gone(self) -> LinkError:
-        return LinkError(f"The adapter for `{self._name}` is unplugged: {self._port.port} hung up. Plug it back.")
+        return LinkError(f"The adapter for `{self._name}` is unplugged: {self._port.path} hung up. Plug it back.")
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WITHIN):
-                await loop.run_in_executor(None, _abandon, self._port)
-
-
-def _abandon(port: serial.Serial) -> None:
-    # Closing waits up to 30 s for bytes that a stuck peer never takes; thrown away first, it does not.
-    with contextlib.suppress(termios.error):
-        termios.tcflush(port.fileno(), termios.TCIOFLUSH)
-    port.close()
+                await loop.run_in_executor(None, self._port.close)
 
 
 async def _ready(fd: int, add: Callable[..., None], remove: Callable[[int], bool]) -> None:
@@ -257,23 +132,9 @@ def _settle(ready: "asyncio.Future[None]") -> None:
 
 
 async def _connect(name: str, address: str) -> "StreamWire":
-    url = urlsplit(address)
-    try:
-        async with asyncio.timeout(OPEN_WITHIN):
-            reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    except TimeoutError:
-        raise LinkError(f"The serial server for `{name}` is silent: {address}. Check its power and cable.") from None
-    except socket.gaierror:
-        raise LinkError(f"The serial server for `{name}` has no address: {address}. Check the name.") from None
-    except OSError as error:
-        said = os.strerror(error.errno) if error.errno else "nothing answers"
-        raise LinkError(
-            f"The serial server for `{name}` cannot be reached: {address}: {said}. Check its power and its port."
-        ) from None
-    link = writer.get_extra_info("socket")
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in KEEPALIVE.items():
-        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    reader = asyncio.StreamReader()
+    transport, protocol = await tty.connected(name, address, lambda: asyncio.StreamReaderProtocol(reader))
+    writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
     return StreamWire(name, address, reader, writer)
 
 

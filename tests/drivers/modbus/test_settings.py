@@ -119,7 +119,7 @@ def test_mistakes_in_a_profile_are_said(at: tuple[str, ...], value: Any, why: st
         ({"host": "10.0.0.7", "port": "70000"}, "`70000` is no TCP port: 1 to 65535"),
         ({"host": "10.0.0.7", "baud": "9600"}, "Modbus TCP has no `baud`"),
         ({"port": "tcp://moxa"}, "`tcp://moxa` does not say which host and port"),
-        ({"port": "COM3"}, "`COM3` is neither a TCP port, a device nor a serial server"),
+        ({"port": "COM3"}, "`COM3` is neither a device nor a serial server"),
         ({"port": "/dev/ttyUSB0", "format": "7E1"}, "`7E1`"),
         ({"host": "10.0.0.7", "timeout": "0s"}, "too small: more than 0"),
         ({"host": "10.0.0.7", "timeout": "1"}, "has no unit of time"),

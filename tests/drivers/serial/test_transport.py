@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import resource
 import socket
@@ -132,17 +131,6 @@ async def test_what_is_no_port(path: str) -> None:
     assert await refused(at(path)) == (
         f"{path} for `air` is not a serial port. Write one that `ls /dev/serial/by-id` shows."
     )
-
-
-def test_sentences_that_root_never_sees(tmp_path: Path) -> None:
-    file = str(tmp_path / "ttyUSB0")
-    for error, sentence in (
-        (PermissionError(errno.EACCES, "no"), "Type `sudo usermod -aG dialout "),
-        (OSError(errno.EIO, "io"), "Unplug its adapter and plug it back."),
-        (ValueError("Invalid baud rate: 12345"), "cannot be set to 12345 Bd, 8N1. Choose a speed"),
-        (OSError(errno.ENODEV, "gone"), "Plug it in."),
-    ):
-        assert sentence in transport.why_not_open("air", file, error, "12345 Bd, 8N1")
 
 
 async def burnt(over: float) -> float:
