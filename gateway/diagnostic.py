@@ -1,6 +1,5 @@
 """A mistake in a file that people write: where it is, why it is one, and the fix."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -67,6 +66,8 @@ class Mistake(ValueError):
 
 def unknown(word: str, known: Sequence[str]) -> tuple[str, str]:
     """(why, fix) for a word that is not among the known ones, with the nearest of them."""
+    import difflib
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"`{word}` is unknown; did you mean `{near[0]}`?", f"Write `{near[0]}`."
