@@ -5,6 +5,7 @@ Part of the package so that a driver kept elsewhere is tested with the same piec
 
 import asyncio
 import heapq
+import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
@@ -21,8 +22,9 @@ T = TypeVar("T")
 class JumpingLoop(asyncio.SelectorEventLoop):
     """An event loop that jumps to its next deadline when nothing is ready: days pass in seconds.
 
-    Time never jumps while a thread job is pending, nor within `grace` real seconds of the last socket
-    activity, so that bytes under way over loopback are not overtaken by a time-out.
+    Time never jumps while a thread job is pending, nor while bytes may be under way, so that no time-out overtakes
+    them. Between two connected sockets of this loop they are counted; whatever else is watched (a pty, another
+    process, a connection that opens or closes) is given `grace` real seconds.
     """
 
     def __init__(self, grace: float = 0.005) -> None:
@@ -30,6 +32,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self._ahead = 0.0
         self._jobs = 0
         self._grace = grace
+        self._counted: dict[_Ends, _Counted] = {}
+        self._listening: set[int] = set()
 
     def time(self) -> float:
         return super().time() + self._ahead
@@ -43,6 +47,25 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def _job_done(self, _: "Future[Any] | asyncio.Future[Any]") -> None:
         self._jobs -= 1
 
+    def _make_socket_transport(self, sock: socket.socket, *args: Any, **extra: Any) -> asyncio.Transport:
+        return super()._make_socket_transport(_Counted(sock, self._counted), *args, **extra)  # type: ignore[misc, no-any-return]
+
+    def _start_serving(self, factory: Any, sock: socket.socket, *args: Any, **extra: Any) -> None:
+        self._listening.add(sock.fileno())
+        super()._start_serving(factory, sock, *args, **extra)  # type: ignore[misc]
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        self._listening.discard(sock.fileno())
+        super()._stop_serving(sock)  # type: ignore[misc]
+
+    def _patience(self) -> float:
+        """Real seconds that bytes may still need; none where all that could be under way is known to have come."""
+        quiet = {wire.fileno() for wire in self._counted.values() if wire.is_quiet()}
+        for watched in self._selector.get_map():  # type: ignore[attr-defined]
+            if watched not in quiet and watched not in self._listening and watched != self._ssock.fileno():  # type: ignore[attr-defined]
+                return self._grace
+        return 0.0
+
     def _run_once(self) -> None:
         if not self._ready and self._scheduled and not self._jobs:  # type: ignore[attr-defined]
             while self._scheduled and self._scheduled[0]._cancelled:  # type: ignore[attr-defined]
@@ -51,12 +74,53 @@ class JumpingLoop(asyncio.SelectorEventLoop):
             if self._scheduled:  # type: ignore[attr-defined]
                 wait = self._scheduled[0]._when - self.time()  # type: ignore[attr-defined]
                 if wait > 0:
-                    events = self._selector.select(min(self._grace, wait))  # type: ignore[attr-defined]
+                    events = self._selector.select(min(self._patience(), wait))  # type: ignore[attr-defined]
                     if events:
                         self._process_events(events)  # type: ignore[attr-defined]
                     elif not self._ready:  # type: ignore[attr-defined]
                         self._ahead += max(0.0, self._scheduled[0]._when - self.time())  # type: ignore[attr-defined]
         super()._run_once()  # type: ignore[misc]
+
+
+_Ends = tuple[object, object]
+
+
+class _Counted(socket.socket):
+    """A connected socket that knows its other end, where that is on this loop, and whether it has all been read."""
+
+    def __init__(self, sock: socket.socket, all_of_them: "dict[_Ends, _Counted]") -> None:
+        super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self.settimeout(0)
+        self.sent = self.received = 0
+        self._all = all_of_them
+        try:
+            self._ends: _Ends = (self.getsockname(), self.getpeername())
+        except OSError:
+            self._ends = (self.fileno(), None)  # it is gone already
+        self._all[self._ends] = self
+
+    def is_quiet(self) -> bool:
+        other = self._all.get(self._ends[::-1])
+        return other is not None and other.sent == self.received and other.received == self.sent
+
+    def send(self, *args: Any) -> int:
+        count = super().send(*args)
+        self.sent += count
+        return count
+
+    def recv(self, *args: Any) -> bytes:
+        received = super().recv(*args)
+        self.received += len(received)
+        return received
+
+    def recv_into(self, *args: Any) -> int:
+        count = super().recv_into(*args)
+        self.received += count
+        return count
+
+    def close(self) -> None:
+        self._all.pop(self._ends, None)
+        super().close()
 
 
 class LoopClock:
