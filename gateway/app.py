@@ -12,7 +12,7 @@ from typing import cast
 
 import structlog
 
-from gateway import load
+from gateway import durable, load
 from gateway.buffer import Buffer
 from gateway.clock import SystemClock
 from gateway.commands import Commands, Reach
@@ -310,9 +310,10 @@ class Gateway:
     def _bound(self, place: str, address: str) -> None:
         """Tell where we listen, in a file too: an emulator or a script cannot know an ephemeral port otherwise."""
         self.addresses[place] = address
-        temporary = self.state / "addresses.json.new"
-        temporary.write_text(json.dumps(self.addresses))
-        temporary.rename(self.state / "addresses.json")
+        try:
+            durable.replace(self.state / "addresses.json", json.dumps(self.addresses).encode(), flush=False)
+        except OSError as error:
+            log.warning("addresses_not_written", place=place, address=address, say=error.strerror)
 
     async def _say_last_words(self) -> None:
         """What is accepted is committed, and goes out if the platform answers."""

@@ -8,19 +8,24 @@ import tempfile
 from pathlib import Path
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, readable by its owner only. OSError: nothing was changed."""
+def replace(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Put `content` at `path`, readable by its owner only. OSError: nothing was changed.
+
+    Nobody ever reads half of it; without `flush` a power cut may take it away again.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     new = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
-    flush_names(path.parent)
+    if flush:
+        flush_names(path.parent)
 
 
 def make_folder(folder: Path) -> None:

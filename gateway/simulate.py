@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import document, load
+from gateway import document, durable, load
 from gateway.ports import Emulator
 from gateway.site import Credentials, Site, SiteLink, resolver
 
@@ -35,9 +35,7 @@ class Simulation:
             else:
                 self._emulators[link.name] = emulator = self._emulator(link, None)
                 moved[link.name] = await emulator.start()
-        temporary = out.with_name(out.name + ".new")
-        temporary.write_text(_rewritten(self._site, moved))
-        temporary.rename(out)
+        durable.replace(out, _rewritten(self._site, moved).encode(), flush=False)
 
     async def run(self, produced: Path | None = None) -> None:
         """Until cancelled; `produced` is kept up to date with the values put on the wire, by device id."""
@@ -59,9 +57,7 @@ class Simulation:
         return counts
 
     def tell(self, file: Path) -> None:
-        temporary = file.with_name(file.name + ".new")
-        temporary.write_text(json.dumps(self.produced()))
-        temporary.rename(file)
+        durable.replace(file, json.dumps(self.produced()).encode(), flush=False)
 
     def _emulator(self, link: SiteLink, address: str | None) -> Emulator:
         secret = resolver(self._site, f"links.{link.name}", self._credentials)
