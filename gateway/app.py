@@ -110,7 +110,7 @@ class Gateway:
             links = [
                 tasks.create_task(self._run_link(link), name=f"link-{link.name}") for link in self.site.links.values()
             ]
-            await asyncio.to_thread(keep_as_last_good, self.site, self.state)
+            await self._keep_site()
             self._notifier.ready()
             await self._stop.wait()
             self._notifier.stopping()
@@ -243,6 +243,13 @@ class Gateway:
             has_metrics=self.site.page.metrics,
         )
         await page.run()
+
+    async def _keep_site(self) -> None:
+        try:
+            await asyncio.to_thread(keep_as_last_good, self.site, self.state)
+        except OSError as error:
+            say = f"This configuration is not kept as the last good one ({error.strerror}). Mend the disk and restart."
+            log.warning("site_not_kept", say=say)
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         async def down(say: str) -> None:
