@@ -108,7 +108,8 @@ class Stage:
 
     async def run(self, *, page: bool = True) -> None:
         """Start the gateway on `running`; with `page`, return once its page answers."""
-        (self.state / "addresses.json").unlink(missing_ok=True)
+        if self.addresses():
+            (self.state / "addresses.json").unlink()
         self.gateway = await self._start("run", str(self.running), "--state", str(self.state))
         if page:
             await self.until(lambda: "page" in self.addresses())

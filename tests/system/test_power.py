@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import Buffer
+from gateway.cli import street
+from gateway.cli.stage import Stage
 from gateway.errors import StorageError
 from gateway.model import Lane, Receipt
 from tests.crash.recovery import LOST, START, Fault, judge, promises
 from tests.crash.writer import UPLINK, make, opened
 from tests.volumes import Volume, volume
+
+BOTH = {"cab-017/meter-1", "lp-0001/pm"}
 
 pytestmark = [pytest.mark.fault, pytest.mark.needs("mkfs.ext4")]
 
@@ -158,3 +162,14 @@ async def test_a_disk_that_is_read_only_at_the_start_is_no_reason_not_to_start(d
         blocks = await buffer.lanes[Lane.BILLING].read(1, 50, 1_000_000)
         assert sum(block.count for block in blocks if block.rows) == 50, "what was promised before is there"
         assert await emitted(buffer, Lane.BILLING, 1) == 1
+
+
+async def test_a_street_starts_on_a_read_only_disk_and_what_it_reads_goes_out(disk: Volume, tmp_path: Path) -> None:
+    (disk.top / "state").mkdir()
+    disk.remount("ro")
+    async with Stage(tmp_path, state=disk.top / "state") as stage:
+        street.write(tmp_path, url=stage.url, password=stage.password, posts=1, meters=1, chargers=0)
+        await stage.simulate()
+        await stage.run(page=False)
+        await stage.until(lambda: {row.device for row in stage.platform.per_device() if row.delivered > 1} >= BOTH)
+        assert await stage.end("gateway") == 0
