@@ -22,12 +22,12 @@ from gateway.model import Lane, Receipt
 from gateway.ports import Uplink
 from gateway.ranges import Ranges
 
-WINDOW = 8
-"""Batches under way at once."""
 MAX_BYTES = 40 * 1024
 """JSON of the blocks of one batch: some 64 KB as a batch, whose rows carry their seq."""
-BACKLOG_WINDOW = 6
-"""Of these, at most so many of the backlog: live telemetry never waits for a place."""
+MAX_UNDER_WAY = 8 * MAX_BYTES
+"""The same of all batches under way: a wide window is for small batches, memory is not."""
+BACKLOG_SHARE = 0.75
+"""Of the window and of these bytes, what the backlog may take: live telemetry never waits for a place."""
 BACKLOG_RATE = 5000.0
 """Records a second of the backlog: a platform has other gateways that come back too."""
 SHARE = 10
@@ -65,6 +65,21 @@ class _Piece:
     mode: str
 
 
+@dataclass(slots=True)
+class _Load:
+    """What is under way."""
+
+    batches: int = 0
+    size: int = 0
+
+    def add(self, batches: int, size: int) -> None:
+        self.batches += batches
+        self.size += size
+
+    def fills(self, window: int, share: float = 1.0) -> bool:
+        return self.batches >= max(1, int(window * share)) or self.size >= MAX_UNDER_WAY * share
+
+
 class Delivery:
     """Drains the buffer into one uplink. `only` are globs over device ids; empty takes all."""
 
@@ -88,7 +103,8 @@ class Delivery:
         self._selection = Selection(tuple(only))
         self._streams = [_Stream(buffer.lanes[lane], 1) for lane in Lane if lane in lanes]
         self._sent_live = -1e9
-        self._urgent = self._backlog = 0
+        self._urgent = 0
+        self._under_way, self._backlog = _Load(), _Load()
         self._backlog_due = -1e9
         self._too_large = sys.maxsize
         """Bytes of the smallest batch that the platform or the way there did not take for its size."""
@@ -97,7 +113,8 @@ class Delivery:
     async def run(self) -> None:
         """Until cancelled, or until a send fails: UplinkError; what was under way is then sent again."""
         await self._uplink.ready()
-        self._urgent = self._backlog = 0
+        self._urgent = 0
+        self._under_way, self._backlog = _Load(), _Load()
         for stream in self._streams:
             stream.under_way.clear()
             stream.live_from = stream.lane.head
@@ -123,7 +140,7 @@ class Delivery:
     async def _pump(self, sends: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if sum(len(stream.under_way) for stream in self._streams) >= WINDOW:
+            if self._under_way.fills(self._uplink.window):
                 await self._freed.wait()
                 continue
             waits: list[float] = []
@@ -163,7 +180,7 @@ class Delivery:
     def _should_wait(self, piece: _Piece, now: float) -> float | None:
         """Loop time until which a small live batch waits for company; None sends it now."""
         if piece.mode is BACKLOG:
-            is_crowded = self._backlog >= BACKLOG_WINDOW
+            is_crowded = self._backlog.fills(self._uplink.window, BACKLOG_SHARE)
             return math.inf if is_crowded else self._backlog_due if self._backlog_due > now else None
         if piece.stream.lane.lane is Lane.TELEMETRY and piece.last - piece.first + 1 < ENOUGH:
             due = self._sent_live + self._linger
@@ -201,22 +218,28 @@ class Delivery:
         )
         first, last = base + batch.span[0], base + batch.span[1]
         piece.stream.under_way[first] = last
+        size = min(room, sum(block.size for block in blocks))
+        for load in self._loads(piece):
+            load.add(1, size)
         now = asyncio.get_running_loop().time()
         self._urgent = 0 if lane.lane is Lane.TELEMETRY else self._urgent + 1
         if piece.mode is BACKLOG:
-            self._backlog += 1
             self._backlog_due = max(now, self._backlog_due) + (last - first + 1) / BACKLOG_RATE
         elif lane.lane is Lane.TELEMETRY:
             self._sent_live = now
-        sends.create_task(self._send(piece, batch, first), name=f"{self.name}-{lane.lane}-{first}")
+        sends.create_task(self._send(piece, batch, first, size), name=f"{self.name}-{lane.lane}-{first}")
 
-    async def _send(self, piece: _Piece, batch: Batch, first: int) -> None:
+    async def _send(self, piece: _Piece, batch: Batch, first: int, size: int) -> None:
         try:
             await self._convey(piece.stream.lane, batch)
         finally:
             piece.stream.under_way.pop(first, None)
-            self._backlog -= piece.mode is BACKLOG
+            for load in self._loads(piece):
+                load.add(-1, -size)
             self._nudge()
+
+    def _loads(self, piece: _Piece) -> tuple[_Load, ...]:
+        return (self._under_way, self._backlog) if piece.mode is BACKLOG else (self._under_way,)
 
     async def _convey(self, lane: LaneBuffer, batch: Batch) -> None:
         """Send a batch; halve it while it is refused for its own sake, down to the record that is at fault."""

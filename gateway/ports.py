@@ -23,6 +23,12 @@ class Clock(Protocol):
     def state(self) -> ClockState:
         """How far `wall` may be trusted."""
 
+    def since(self) -> int:
+        """Boot clock at which it began to be so."""
+
+    def error(self) -> int | None:
+        """Milliseconds that `wall` may be off; None where nobody knows."""
+
 
 class Emit(Protocol):
     """Hand-over, durability and backpressure in one call (contract 5).
@@ -115,6 +121,10 @@ class Platform:
 
 class Uplink(Protocol):
     """Speaks to one platform. Constructed as `Uplink(platform)`."""
+
+    @property
+    def window(self) -> int:
+        """Most batches that may be under way at once; holds for a connection, from `ready` on."""
 
     async def run(self, receive: Receive) -> None:
         """Hold the connection until cancelled. UplinkError: it is gone, back off and run again."""

@@ -144,6 +144,12 @@ class LoopClock:
     def state(self) -> ClockState:
         return self.quality
 
+    def since(self) -> int:
+        return 0
+
+    def error(self) -> int | None:
+        return 0 if self.quality is ClockState.SYNCED else None
+
 
 class Recorder:
     """An `Emit` that remembers: `records` in order, `calls` as (lane, records, state), `state` as committed.
@@ -232,7 +238,8 @@ class MemoryPlatform:
     `twice` what came again. Batches go through the wire's own encoding.
     """
 
-    def __init__(self, delay: float = 0.02) -> None:
+    def __init__(self, delay: float = 0.02, window: int = 8) -> None:
+        self.window = window
         self.arrivals: list[Batch] = []
         self.records: dict[tuple[Lane, str, int], Any] = {}
         self.skipped: dict[tuple[Lane, str], Ranges] = {}

@@ -14,6 +14,8 @@ from enum import StrEnum
 from urllib.parse import urlsplit, urlunsplit
 
 _PUBACK = 4
+_ROOM = 4096
+"""Bytes of a slow connection that wait in here: who sends more feels how slow it is."""
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -91,7 +93,11 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._port, reuse_address=True)
+            self._server = await asyncio.start_server(
+                self._relay, "127.0.0.1", self._port, reuse_address=True, limit=_ROOM
+            )
+            # Those that it accepts inherit it: the kernel must not hide how slow we are.
+            self._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
             self._port = self._server.sockets[0].getsockname()[1]
 
     async def _deafen(self) -> None:
@@ -151,7 +157,7 @@ class _Connection:
         """One direction: what came waits for its time, then passes. A reader that is slow makes a sender that waits."""
         loop = asyncio.get_running_loop()
         waiting: deque[tuple[float, bytes]] = deque()
-        news = asyncio.Event()
+        news, passed = asyncio.Event(), asyncio.Event()
 
         async def pass_on() -> None:
             while True:
@@ -159,6 +165,7 @@ class _Connection:
                     news.clear()
                     await news.wait()
                 due, chunk = waiting.popleft()
+                passed.set()
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 if not chunk:
                     break
@@ -176,7 +183,10 @@ class _Connection:
             pair.create_task(pass_on())
             chunk = b"-"
             while chunk:
-                chunk = await reader.read(4096)
+                while self._proxy.fault is Fault.TRICKLE and waiting:
+                    passed.clear()
+                    await passed.wait()
+                chunk = await reader.read(_ROOM)
                 late = self._proxy.delay if self._proxy.fault is Fault.DELAY else 0.0
                 if (sifted := sieve.take(chunk)) or not chunk:
                     waiting.append((loop.time() + late, sifted))

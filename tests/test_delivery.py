@@ -12,7 +12,7 @@ from gateway.buffer import Buffer
 from gateway.compose import seqs
 from gateway.delivery import Delivery
 from gateway.errors import REFUSED, TOO_LARGE, UplinkError
-from gateway.model import Event, Lane, Point, Reading
+from gateway.model import Event, Lane, Point, Reading, Receipt
 from gateway.ranges import Ranges
 from gateway.supervise import Watch, supervise
 from gateway.testing import LoopClock, MemoryPlatform, jumped
@@ -23,11 +23,18 @@ DUST = Point("lp-1/pm/pm25", "pm25", "ug/m3")
 Act = Callable[[Buffer, MemoryPlatform, Delivery], Awaitable[None]]
 
 
-def on_a_street(folder: Path, act: Act, *, lanes: tuple[Lane, ...] = tuple(Lane), only: tuple[str, ...] = ()) -> None:
+def on_a_street(
+    folder: Path,
+    act: Act,
+    *,
+    lanes: tuple[Lane, ...] = tuple(Lane),
+    only: tuple[str, ...] = (),
+    platform: MemoryPlatform | None = None,
+) -> None:
     """Run `act` beside a buffer and a supervised delivery into a platform in memory, in jumped time."""
+    platform = platform or MemoryPlatform()
 
     async def main() -> None:
-        platform = MemoryPlatform()
         buffer = Buffer(folder, "cab-017", LoopClock())
         await buffer.open()
         buffer.know([POWER, DUST])
@@ -292,6 +299,60 @@ def test_telemetry_keeps_a_tenth_however_much_there_is_of_events(
         assert while_events.count(Lane.TELEMETRY) >= len(while_events) // 10 - 1
 
     on_a_street(tmp_path, act)
+
+
+class Counting(MemoryPlatform):
+    """Knows how many batches, and bytes of them, were under way at once."""
+
+    under_way = size = most = largest = 0
+
+    async def send(self, batch: Batch) -> Receipt:
+        size = len(encode(batch))
+        self.under_way, self.size = self.under_way + 1, self.size + size
+        self.most, self.largest = max(self.most, self.under_way), max(self.largest, self.size)
+        try:
+            return await super().send(batch)
+        finally:
+            self.under_way, self.size = self.under_way - 1, self.size - size
+
+
+@pytest.mark.parametrize(("window", "backlog"), [(1, 1), (20, 15), (100, 75)])
+def test_as_many_batches_are_under_way_as_the_platform_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, backlog: int
+) -> None:
+    monkeypatch.setattr("gateway.delivery.MAX_BYTES", 512)
+    monkeypatch.setattr("gateway.delivery.BACKLOG_RATE", 1e9)
+    platform = Counting(delay=0.06, window=window)
+
+    async def act(buffer: Buffer, _: MemoryPlatform, delivery: Delivery) -> None:
+        platform.cut()
+        await produce(buffer, 5000, every=500)
+        platform.mend()
+        await platform.until(lambda it: len(it.records) == 10_000, within=600)
+        assert platform.most == backlog, "a place is kept for what is live"
+        said = [Event("note", "line", 60_000, "x" * 400)] * 4
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(100):
+                tasks.create_task(buffer.emit(said, lane=Lane.EVENT))
+        await platform.until(lambda it: len(it.records) == 10_400, within=600)
+        assert platform.most == window
+
+    on_a_street(tmp_path, act, platform=platform)
+
+
+def test_a_wide_window_is_not_filled_with_large_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.delivery.BACKLOG_RATE", 1e9)
+    platform = Counting(delay=1.0, window=100)
+
+    async def act(buffer: Buffer, _: MemoryPlatform, delivery: Delivery) -> None:
+        platform.cut()
+        await produce(buffer, 50_000, every=1000)
+        platform.mend()
+        await platform.until(lambda it: len(it.records) == 100_000, within=600)
+        assert 4 < platform.most <= 8
+        assert 200_000 < platform.largest < 600_000
+
+    on_a_street(tmp_path, act, platform=platform)
 
 
 def test_the_backlog_keeps_its_pace(tmp_path: Path) -> None:

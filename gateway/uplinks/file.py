@@ -28,6 +28,8 @@ class Settings(UplinkKeys):
 class Uplink:
     """A `gateway.ports.Uplink` that appends to `path`. It takes no commands."""
 
+    window = 1
+
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._path: Path = platform.settings.path

@@ -24,7 +24,8 @@ from gateway.ports import Platform, Receive
 from gateway.uplinks import UplinkKeys, address, beating, receipt_of, unreachable
 
 PORTS = {"https": 443, "http": 80}
-CONNECTIONS = 16
+WINDOW = 8
+"""Batches under way at once: each has a connection of its own."""
 MAX_ANSWER = 1024 * 1024
 LOST = "The connection to the platform is lost. It is tried again by itself."
 _NOT_OFFERED = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
@@ -75,6 +76,8 @@ class _Refused(Exception):
 class Uplink:
     """A `gateway.ports.Uplink` over HTTP."""
 
+    window = WINDOW
+
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._settings: Settings = platform.settings
@@ -89,7 +92,7 @@ class Uplink:
 
     async def run(self, receive: Receive) -> None:
         """Until cancelled. UplinkError: the platform cannot be reached, or does not know us."""
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=await asyncio.to_thread(self._tls))
+        connector = aiohttp.TCPConnector(limit=WINDOW + 2, ssl=await asyncio.to_thread(self._tls))
         with beating(self._platform):
             async with aiohttp.ClientSession(connector=connector) as session:
                 self._session = session

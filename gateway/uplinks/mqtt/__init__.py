@@ -7,37 +7,28 @@ batch carries a response topic and correlation data, and only the platform's ans
 
 import asyncio
 import os
-import socket
 import ssl
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
 import aiomqtt
 import orjson
 import structlog
-from paho.mqtt.client import MQTT_ERR_SUCCESS
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import AfterValidator
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
-from gateway.errors import REFUSED, TOO_LARGE, StorageError, UplinkError
+from gateway.errors import StorageError, UplinkError
 from gateway.fields import Duration, Secret
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
 from gateway.uplinks import UplinkKeys, address, beating, receipt_of, unreachable
+from gateway.uplinks.mqtt.connection import LOST, WINDOW, Connection, check
 
 PORTS = {"mqtts": 8883, "mqtt": 1883}
-WINDOW = 32
-"""Most messages that the broker has not yet acknowledged; fewer where it says so itself."""
-LOST = "The connection to the broker is lost. It is tried again by itself."
 _CONNECT, _LEAVE = 30.0, 3.0
-_NO_SUBSCRIBERS, _REFUSED = 0x10, 0x80
-_ABOUT_THE_MESSAGE = {0x95: TOO_LARGE, 0x99: REFUSED}
-"""PUBACK reason codes that another message would not get: packet too large, payload format invalid."""
-_RETAINED_ONCE = 1
+_NO_SUBSCRIBERS = 0x10
 
 log = structlog.get_logger()
 
@@ -63,134 +54,6 @@ class Settings(UplinkKeys):
     """How long the broker keeps commands for a gateway that is away."""
 
 
-class Connection(aiomqtt.Client):
-    """aiomqtt as delivery needs it; one object is one connection, so that nothing old is ever sent again by paho.
-
-    aiomqtt 2.5 takes a refused PUBACK for success, leaves publishers waiting when the connection is lost,
-    and acknowledges a message before anybody has stored it.
-    """
-
-    def __init__(self, hostname: str, port: int, **options: Any) -> None:
-        super().__init__(hostname, port, protocol=aiomqtt.ProtocolVersion.V5, max_inflight_messages=0, **options)
-        self._client.manual_ack_set(on=True)
-        self.cause: OSError | None = None
-        """What stopped the connection attempt, which aiomqtt reduces to a text."""
-        self.routes: dict[str, Callable[[aiomqtt.Message], None]] = {}
-        """Topics whose messages are taken at once, with QoS 0."""
-        self.arrived: asyncio.Queue[aiomqtt.Message | None] = asyncio.Queue()
-        """All other messages, each to be given to `acknowledge`; None once the connection is lost."""
-        self.largest = 0xFFFFFFF
-        self._window = asyncio.Semaphore(WINDOW)
-        self._answers: dict[int, asyncio.Future[int]] = {}
-        self._abandoned = False
-
-    async def __aenter__(self) -> Self:
-        entered = False
-        try:
-            await super().__aenter__()
-            entered = True
-        finally:
-            if not entered:
-                self._abandon()
-        self._disconnected.add_done_callback(self._fail_waiters)
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:  # noqa: PYI036 - handed on as they come
-        try:
-            await super().__aexit__(*exception)
-        finally:
-            self._abandon()
-
-    async def deliver(self, topic: str, payload: bytes, properties: Properties, *, retain: bool = False) -> int:
-        """Publish with QoS 1 and return the PUBACK's reason code, 0 or 0x10. UplinkError: refused, or lost."""
-        if len(payload) + 1024 > self.largest:
-            raise UplinkError(
-                f"The broker takes {self.largest} bytes at most, this message has {len(payload)}. Raise its limit.",
-                TOO_LARGE,
-            )
-        await self._window.acquire()
-        sent = self._client.publish(topic, payload, 1, retain, properties)
-        if sent.rc != MQTT_ERR_SUCCESS:
-            self._window.release()
-            raise UplinkError(LOST)
-        answer = self._answers[sent.mid] = asyncio.get_running_loop().create_future()
-        code: int = await answer
-        if code in _ABOUT_THE_MESSAGE:
-            raise UplinkError(f"The broker refuses a message on {topic} ({code:#04x}).", _ABOUT_THE_MESSAGE[code])
-        if code >= _REFUSED:
-            raise UplinkError(f"The broker does not let us publish on {topic} ({code:#04x}). Correct its access list.")
-        return code
-
-    def say(self, topic: str, payload: bytes) -> None:
-        """Hand a retained message to the connection without waiting for anything."""
-        self._client.publish(topic, payload, 0, True)  # noqa: FBT003 - paho's order: qos, retain
-
-    async def listen(self, topic: str, *, qos: int) -> None:
-        """Subscribe. UplinkError where the broker refuses."""
-        options = SubscribeOptions(qos=qos, retainAsPublished=True, retainHandling=_RETAINED_ONCE)
-        for code in await self.subscribe(topic, options=options):
-            if getattr(code, "value", code) >= _REFUSED:
-                raise UplinkError(f"The broker does not let us read {topic}. Correct its access list.")
-
-    def acknowledge(self, message: aiomqtt.Message) -> None:
-        """Tell the broker that it may forget the message."""
-        self._client.ack(message.mid, message.qos)
-
-    def _client_connect(self) -> None:
-        try:
-            super()._client_connect()
-        except OSError as error:
-            self.cause = error.with_traceback(None)  # whose frames hold a socket that paho has not closed
-            raise
-
-    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
-        # Runs in a thread that goes on when the attempt was cancelled: a late socket must not live on,
-        # or the broker would give our session to it.
-        if self._abandoned:
-            sock.close()
-            raise OSError("nobody waits for this connection any more")
-        super()._on_socket_open(client, userdata, sock)
-
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
-        self._window = asyncio.Semaphore(min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW)))
-        self.largest = getattr(properties, "MaximumPacketSize", self.largest)
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
-        if not self._connected.done():
-            self.cause = ConnectionAbortedError()
-            self._connected.set_exception(aiomqtt.MqttError("closed before it answered"))
-        super()._on_disconnect(client, userdata, flags, reason_code, properties)
-
-    def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason_code: Any, _properties: Any) -> None:
-        answer = self._answers.pop(mid, None)
-        if answer is None:
-            return
-        self._window.release()
-        if not answer.done():
-            answer.set_result(reason_code.value)
-
-    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
-        mine = aiomqtt.Message._from_paho_message(message)  # noqa: SLF001 - as our base class does
-        self.routes.get(message.topic, self.arrived.put_nowait)(mine)
-
-    def _fail_waiters(self, _: asyncio.Future[None]) -> None:
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            # Whoever waits for a place in the window gets one, and fails in turn.
-            self._window.release()
-            if not answer.done():
-                answer.set_exception(UplinkError(LOST))
-        self.arrived.put_nowait(None)
-
-    def _abandon(self) -> None:
-        self._abandoned = True
-        self._client._sock_close()  # noqa: SLF001 - paho has no public way to close without a DISCONNECT
-        for future in (self._connected, self._disconnected):
-            if future.done() and not future.cancelled():
-                future.exception()
-
-
 class Uplink:
     """A `gateway.ports.Uplink` over one broker."""
 
@@ -203,6 +66,11 @@ class Uplink:
         self._waiting: dict[bytes, tuple[Batch, asyncio.Future[Receipt]]] = {}
         # Random, so that an answer which the broker kept from an earlier process never matches.
         self._correlation = int.from_bytes(os.urandom(8))
+
+    @property
+    def window(self) -> int:
+        """Batches that the broker takes at once; it grants them anew at each connection."""
+        return self._connection.window if self._connection else WINDOW
 
     async def ready(self) -> None:
         """Return as soon as batches can be sent."""
@@ -240,8 +108,10 @@ class Uplink:
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = (batch, answer)
         try:
+            # However slow the line is; whether it is dead the connection notices by itself.
+            puback = await connection.hand_over(topic, payload, properties)
             async with asyncio.timeout(wait):
-                if await connection.deliver(topic, payload, properties) == _NO_SUBSCRIBERS:
+                if check(await puback, topic) == _NO_SUBSCRIBERS:
                     raise UplinkError("The broker has nobody to give our batches to. Start the platform's receiver.")
                 if self._settings.ack == "puback":
                     return Receipt(batch.epoch, (batch.span,))
@@ -309,12 +179,9 @@ class Uplink:
             username=settings.username,
             password=secret("password") if settings.password else None,
             will=aiomqtt.Will(f"{self._root}/state", self._state("offline"), qos=1, retain=True),
-            # paho notices a silent peer after two of its intervals; ours promises one and a half.
-            keepalive=max(1, int(settings.keepalive / 2)),
+            keepalive=settings.keepalive,
             clean_start=False,
             properties=stays,
-            # Without it each small packet waits for the acknowledgement of the one before, up to 40 ms.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             tls_context=await asyncio.to_thread(self._tls) if url.scheme == "mqtts" else None,
         )
         connection.routes[f"{self._root}/ack"] = self._settled
