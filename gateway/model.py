@@ -54,6 +54,8 @@ class Reason(StrEnum):
     SUBSTITUTED = "substituted"
     COUNTER_RESET = "counter_reset"
     CONFIG_ERROR = "config_error"
+    IDLE = "idle"
+    """Nothing runs that it could be measured of: no car charges. Nothing is wrong."""
 
 
 class ClockState(StrEnum):

@@ -11,7 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gateway.model import ClockState, Device, DeviceId, Event, Json, Lane, Point, PointId, Quality, Reading, Record
+from gateway.model import (
+    ClockState,
+    Device,
+    DeviceId,
+    Event,
+    Json,
+    Lane,
+    Point,
+    PointId,
+    Quality,
+    Reading,
+    Reason,
+    Record,
+)
 from gateway.ports import Clock
 
 STALE_AFTER = 3
@@ -36,6 +49,7 @@ _BECAUSE = {
     "substituted": "substituted",
     "counter_reset": "counting anew",
     "config_error": "configured wrongly",
+    "idle": "idle",
 }
 
 
@@ -104,6 +118,10 @@ class _Slot:
     def why(self) -> str:
         reason = self.reading.reason if self.reading else None
         return _BECAUSE.get(reason, reason) if reason else "doubtful"
+
+    def is_doubtful(self) -> bool:
+        """Idle is no fault: there is nothing to measure."""
+        return self.quality is not Quality.GOOD and (self.reading is None or self.reading.reason != Reason.IDLE)
 
     def is_stale(self, now: int) -> bool:
         return now - self.at > self.limit
@@ -295,11 +313,11 @@ class Status:
         heard = [slot for slot in device.slots if slot.reading is not None]
         if not heard and not said.up:
             return Health.UNKNOWN, "Nothing has been heard from it yet.", self._started
-        bad = [slot for slot in heard if slot.quality is Quality.BAD]
+        bad = [slot for slot in heard if slot.quality is Quality.BAD and slot.is_doubtful()]
         if bad and len(bad) == len(device.slots):
             return Health.DOWN, f"No point has a value; {_because(bad)}.", max(slot.since for slot in bad)
         stale = [slot for slot in device.slots if slot.is_stale(now)]
-        doubtful = [slot for slot in heard if slot.quality is not Quality.GOOD and slot not in stale]
+        doubtful = [slot for slot in heard if slot.is_doubtful() and slot not in stale]
         if doubtful or stale:
             parts = [_because(doubtful)] if doubtful else []
             if stale:

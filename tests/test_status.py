@@ -152,6 +152,13 @@ def test_no_point_with_a_value_is_red(status: Status) -> None:
     assert found["say"] == "No point has a value; without answer: power, voltage."
 
 
+def test_what_is_idle_has_no_value_and_is_green(status: Status) -> None:
+    status.note([good(METER, "voltage", 61_000), bad(METER, "power", 61_000, "idle")])
+    found = seen(status, METER, 61_500)
+    assert (found["colour"], found["say"]) == ("green", "")
+    assert [(point["value"], point["reason"]) for point in found["points"]] == [(None, "idle"), (1.5, None)]
+
+
 def test_an_uncertain_value_is_amber(status: Status) -> None:
     status.note([Reading(f"{LAMP}/pm25", 12.0, 61_000, Quality.UNCERTAIN, "warming_up")])
     found = seen(status, LAMP, 61_000)

@@ -12,7 +12,7 @@ import structlog
 
 from drivers.ocpp import codec, rpc
 from drivers.ocpp.billing import Billing
-from drivers.ocpp.charging import Charging
+from drivers.ocpp.charging import Charging, signed_events
 from drivers.ocpp.codec import Remarks
 from drivers.ocpp.connection import Connection
 from drivers.ocpp.faults import FAULTS
@@ -73,7 +73,7 @@ class Charger:
         self._meter = Meter(device, link.clock)
         self._charging = Charging(
             device, link.state, link.clock, meter=self._meter, ids=ids, cards=cards, billing=billing,
-            allow=self._allow, elsewhere=elsewhere,
+            allow=self._allow, ended=self._end, elsewhere=elsewhere,
         )  # fmt: skip
         self._said: set[str] = set()
         self._faults: dict[int, str] = {}
@@ -93,7 +93,8 @@ class Charger:
             return None
         if answer is None:
             remarks.append("what this gateway does not take")
-        await self._remark(f"in {call.action[:40]} ", remarks)
+        if remarks:
+            await self._remark(f"in {call.action[:40]} ", remarks)
         if answer is None:
             known = call.action in codec.ACTIONS
             code = rpc.ErrorCode.NOT_SUPPORTED if known else rpc.ErrorCode.NOT_IMPLEMENTED
@@ -258,9 +259,14 @@ class Charger:
         if payload.get("transactionId") is not None:
             return await self._charging.measure(payload, remarks)
         connector = codec.whole(payload, "connectorId", remarks) or 0
-        readings, _ = self._meter.read(connector, payload.get("meterValue"), None, remarks)
-        await self._keep(readings, Lane.TELEMETRY)
+        measured = self._meter.read(connector, payload.get("meterValue"), None, remarks)
+        await self._keep(measured.readings, Lane.TELEMETRY)
+        signed = signed_events(self.device.id, connector, None, measured, self._link.clock.boot())
+        await self._keep([*signed], Lane.EVENT)
         return {}
+
+    async def _end(self, connector: int, time: int | None) -> None:
+        await self._keep(self._meter.idle(connector, time), Lane.TELEMETRY)
 
     async def _acknowledge(self, kind: str, payload: Mapping[str, Any]) -> Mapping[str, Json]:
         status = codec.optional(payload, "status", 50) or codec.optional(payload, "type", 50) or "something"

@@ -5,19 +5,19 @@ A charger that was away tells everything again, under new message ids; one that 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from drivers.ocpp import codec, sessions
 from drivers.ocpp.billing import Billing
 from drivers.ocpp.codec import Remarks
-from drivers.ocpp.meter import Meter
+from drivers.ocpp.meter import Measured, Meter
 from drivers.ocpp.sessions import Progress, Register, RegisterKind
 from drivers.ocpp.settings import DeviceSettings, Profile
 from drivers.ocpp.tags import Cards
 from drivers.ocpp.transactions import Ids, Ledger, Transaction, digest
-from gateway.model import Device, Event, Json, Reading
+from gateway.model import Device, Event, Json, Record
 from gateway.ports import Clock, State
 
 FORGOTTEN_MS = 2 * 24 * 3600 * 1000
@@ -31,7 +31,10 @@ class Allow(Protocol):
 
 
 class Charging:
-    """The transactions of one charger. StorageError from any of its answers: nothing of the message was kept."""
+    """The transactions of one charger. StorageError from any of its answers: nothing of the message was kept.
+
+    `ended`: told connector and time when one has ended.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Charging:
         cards: Cards,
         billing: Billing,
         allow: Allow,
+        ended: Callable[[int, int | None], Awaitable[None]],
         elsewhere: Callable[[], Iterable[Transaction]] = tuple,
     ) -> None:
         assert isinstance(device.settings, DeviceSettings)
@@ -51,7 +55,7 @@ class Charging:
         self._device, self._state, self._clock = device, state, clock
         self._connectors, self._kind = device.settings.connectors, device.profile.register_kind
         self._meter, self._ids, self._cards, self._billing = meter, ids, cards, billing
-        self._allow, self._elsewhere = allow, elsewhere
+        self._allow, self._ended, self._elsewhere = allow, ended, elsewhere
         self._ledger = Ledger(device.id, state)
         # A second socket of the same charger must see what the first one's message has committed.
         self._one_at_a_time = asyncio.Lock()
@@ -99,15 +103,14 @@ class Charging:
             if self._ledger.is_repeated(mark):
                 return {}
             begun, name = self._meant(number, connector, ())
-            readings, samples = self._meter.read(connector, payload.get("meterValue"), name, remarks)
+            measured = self._meter.read(connector, payload.get("meterValue"), name, remarks)
             if begun and begun.is_open:
-                began = codec.moment(begun.began, Remarks())
                 progress = Progress.of(self._ledger.progress(begun))
-                progress = progress.noted(samples, len(readings), began, is_named=begun.id == number)
+                progress = progress.noted(measured.samples, _began(begun), is_named=begun.id == number)
                 state = self._ledger.note(mark, begun, progress.stored())
             else:
                 state = self._ledger.note(mark)
-            await self._billing.keep(readings, state)
+            await self._billing.keep(self._records(connector, name, measured), state)
         return {}
 
     async def stop(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
@@ -125,12 +128,13 @@ class Charging:
                 return answer
             meter = codec.number(payload, "meterStop", remarks)
             connector = begun.connector if begun else (1 if self._connectors == 1 else 0)
-            began = codec.moment(begun.began, Remarks()) if begun else None
-            readings: list[Reading] = []
+            began = _began(begun)
+            records: list[Record] = []
             progress = Progress.of(self._ledger.progress(begun)) if begun else Progress()
             if payload.get("transactionData"):
-                readings, samples = self._meter.read(connector, payload["transactionData"], name, remarks)
-                progress = progress.noted(samples, len(readings), began, is_named=False)
+                measured = self._meter.read(connector, payload["transactionData"], name, remarks)
+                records = self._records(connector, name, measured)
+                progress = progress.noted(measured.samples, began, is_named=False)
             register, kind = self._register(connector)
             more = sessions.record(
                 name, begun, progress.ended(time), kind, begin=began, end=time, stop=meter,
@@ -141,7 +145,8 @@ class Charging:
             state = self._ledger.end(begun, mark) if begun else self._ledger.stray(mark)
             if begun and meter is not None:
                 state[_key(self._device, connector)] = replace(register, stop=meter).stored()
-            await self._billing.keep([*readings, event], state | self._cards.unsaved())
+            await self._billing.keep([*records, event], state | self._cards.unsaved())
+        await self._ended(connector, time)
         return answer
 
     def _meant(self, number: int | None, connector: int | None, tags: Iterable[str]) -> tuple[Transaction | None, str]:
@@ -152,6 +157,9 @@ class Charging:
             return begun, str(begun.id)
         return None, "unknown" if number is None else str(number)
 
+    def _records(self, connector: int, name: str, measured: Measured) -> list[Record]:
+        return [*measured.readings, *signed_events(self._device.id, connector, name, measured, self._clock.boot())]
+
     def _register(self, connector: int) -> tuple[Register, RegisterKind]:
         register = Register.of(self._state.get(_key(self._device, connector)))
         return register, self._kind or register.kind
@@ -159,15 +167,12 @@ class Charging:
     def _is_elsewhere(self, tags: Iterable[str]) -> bool:
         """Whether the tag has an open transaction at another connector."""
         now, names = self._clock.wall(), set(tags) - {""}
-        return any(
-            one.tag in names and now - (codec.moment(one.began, Remarks()) or 0) < FORGOTTEN_MS
-            for one in self._elsewhere()
-        )
+        return any(one.tag in names and now - (_began(one) or 0) < FORGOTTEN_MS for one in self._elsewhere())
 
     def _never_ended(self, begun: Transaction) -> Event:
         """The record of a charge whose stop never came, when there is no more room to wait for it."""
         progress = Progress.of(self._ledger.progress(begun))
-        began, kind = codec.moment(begun.began, Remarks()), self._register(begun.connector)[1]
+        began, kind = _began(begun), self._register(begun.connector)[1]
         more = sessions.record(
             str(begun.id), begun, progress, kind, begin=began, end=progress.last, stop=progress.register,
             reason="NeverEnded", tags={"tag": begun.tag},
@@ -176,6 +181,16 @@ class Charging:
 
     def _event(self, kind: str, say: str, more: Mapping[str, Json], time: int | None) -> Event:
         return Event(kind, self._device.id, self._clock.boot(), say, more, time)
+
+
+def signed_events(device: str, connector: int, transaction: str | None, measured: Measured, at: int) -> Iterator[Event]:
+    """One for each signed value: it is as long as it is, and proves something only whole."""
+    for signed in measured.signed:
+        yield Event("signed_value", device, at, more={"transaction": transaction, "connector": connector, **signed})
+
+
+def _began(begun: Transaction | None) -> int | None:
+    return codec.moment(begun.began, Remarks()) if begun else None
 
 
 def _key(device: Device, connector: int) -> str:

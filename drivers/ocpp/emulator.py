@@ -14,8 +14,9 @@ import aiohttp
 
 from drivers.ocpp import codec, rpc
 from drivers.ocpp.charge_point import Charge, Controls
+from drivers.ocpp.samples import PHASES, Route
 from drivers.ocpp.scenario import Quirk, Scenario, distorted
-from drivers.ocpp.settings import DeviceSettings, Profile, Settings, routes
+from drivers.ocpp.settings import DeviceSettings, Profile, Settings
 from drivers.ocpp.tags import parse
 from gateway.clock import SystemClock
 from gateway.model import Device, DeviceId
@@ -98,7 +99,7 @@ class ChargePoint:
         self._own = device.settings
         self._dice, self._pace, self._scenario = dice, pace, scenario
         self._quirks, self._has_booted = scenario.quirks, False
-        self._routes = routes(device.id, device.profile, device.settings)
+        self._routes, self._unmeasured = device.profile.routes, device.profile.unmeasured
         self._identity = self._own.identity or device.id.partition("/")[0]
         scheme = "wss" if settings.security == "2" else "ws"
         self._url = f"{scheme}://{address}/{quote(self._identity, safe='')}"
@@ -226,14 +227,13 @@ class ChargePoint:
                    "context": "Trigger", "location": "Outlet"}  # fmt: skip
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": [sampled]}]
         if isinstance(await self._call("MeterValues", {"connectorId": connector, "meterValue": meter}), rpc.CallResult):
-            self.values += (connector, "Energy.Active.Import.Register", None, "Outlet", None) in self._routes
+            self.values += Route("Energy.Active.Import.Register", None, "Outlet", "trigger") in self._routes
 
     async def _tell_status(self, connector: int) -> None:
         payload = {"connectorId": connector, "status": self.statuses[connector], "errorCode": "NoError",
                    "timestamp": codec.iso(self.wall())}  # fmt: skip
         if isinstance(await self._call("StatusNotification", payload), rpc.CallResult):
-            quantity = "connector_status" if connector else "device_status"
-            self.values += (connector, quantity, None, None, None) in self._routes
+            self.values += ("connector_status" if connector else "device_status") in self._unmeasured
 
     async def _deliver(self, message: _Message) -> None:
         if message.action != "StartTransaction":
@@ -316,8 +316,8 @@ class ChargePoint:
         sampled = [
             sample
             for sample in charge.samples(self._register)
-            for phase in [codec.PHASES.get(sample.get("phase", ""))]
-            if (connector, sample["measurand"], phase, sample["location"], None) in self._routes
+            for phase in [PHASES.get(sample.get("phase", ""))]
+            if Route(sample["measurand"], phase, sample["location"], None) in self._routes
         ]
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": sampled}]
         payload = {"connectorId": connector, "meterValue": meter}

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from drivers.ocpp import codec
-from drivers.ocpp.settings import DeviceSettings, Profile, routed, routes
+from drivers.ocpp.samples import Sample, samples
+from drivers.ocpp.settings import Profile
 from gateway.document import Location
 from gateway.model import Quality
 from gateway.quantities import convert
-
-_HERE = "profile/example"
 
 
 def self_test(profile: Profile) -> list[tuple[Location, str]]:
@@ -30,20 +29,17 @@ def self_test(profile: Profile) -> list[tuple[Location, str]]:
     return found
 
 
-def _read(profile: Profile, received: Mapping[str, Any]) -> dict[str, codec.Sample]:
-    settings = DeviceSettings(link="example", connectors=1)
-    where = routes(_HERE, profile, settings)
-    remarks = codec.Remarks()
-    connector = codec.whole(received, "connectorId", remarks)
-    read = {}
-    for sample in codec.samples(received.get("meterValue"), remarks):
-        at = connector if connector is not None else 1
-        if point := routed(where, at, sample.measurand, sample.phase, sample.location, sample.context):
-            read[point.rpartition("/")[2]] = sample
+def _read(profile: Profile, received: Mapping[str, Any]) -> dict[str, Sample]:
+    """By slug, at a charger with one connector."""
+    remarks, read = codec.Remarks(), dict[str, Sample]()
+    if codec.whole(received, "connectorId", remarks) in (1, None):
+        for sample in samples(received.get("meterValue"), remarks):
+            if isinstance(sample, Sample) and (slug := profile.routes.get(sample.route)):
+                read[slug] = sample
     return read
 
 
-def _differs(sample: codec.Sample | None, expected: str, unit: str) -> str:
+def _differs(sample: Sample | None, expected: str, unit: str) -> str:
     if sample is None:
         return "is not in the message"
     number, _, written = expected.partition(" ")

@@ -4,16 +4,31 @@ A charger that comes back tells what it kept: hundreds of values that were true 
 boot clock, so that nobody who looks at the newest reading takes them for the present (OCPP 1.6 §3.7).
 """
 
-from drivers.ocpp import codec
-from drivers.ocpp.codec import Remarks, Sample
-from drivers.ocpp.settings import DeviceSettings, Profile, routed, routes
-from gateway.model import ClockState, Device, PointId, Quality, Reading, Reason
+from dataclasses import dataclass, field
+
+from drivers.ocpp.codec import Remarks, short
+from drivers.ocpp.samples import Sample, Signed, samples
+from drivers.ocpp.settings import DeviceSettings, Profile, slug_at
+from gateway.model import ClockState, Device, Json, Point, PointId, Quality, Reading, Reason
 from gateway.ports import Clock
 
 LATE_MS = 60_000
 """A value that is older is history."""
 UNSET_MS = 30 * 24 * 3600 * 1000
 """A time stamp that is further back is that of a clock which nobody has set (1970, 2000); its value is taken as new."""
+OF_A_CHARGE = ("current", "current_offered", "power_active", "power_factor", "power_offered", "power_reactive",
+               "state_of_charge")  # fmt: skip
+"""Quantities that are told only while a car charges."""
+_SIGNED = ("value", "format", "context", "measurand", "phase", "location", "unit")
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a message has told: the readings, the samples that they were made of, and what is signed, as it came."""
+
+    readings: list[Reading] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    signed: list[dict[str, Json]] = field(default_factory=list)
 
 
 class Meter:
@@ -22,7 +37,7 @@ class Meter:
     def __init__(self, device: Device, clock: Clock) -> None:
         assert isinstance(device.settings, DeviceSettings)
         assert isinstance(device.profile, Profile)
-        self._routes = routes(device.id, device.profile, device.settings)
+        self._points, self._routes, self._unmeasured = device.points, device.profile.routes, device.profile.unmeasured
         self._clock = clock
         self.known: set[PointId] = set()
 
@@ -33,32 +48,29 @@ class Meter:
         age = self._clock.wall() - time
         return age if LATE_MS < age < UNSET_MS else 0
 
-    def read(
-        self, connector: int, meter_values: object, transaction: str | None, remarks: Remarks
-    ) -> tuple[list[Reading], list[Sample]]:
-        """The readings of a `meterValue` or `transactionData` list, and the samples that they were made of."""
-        now = self._clock.boot()
-        readings, samples = [], []
-        dated: int | None = None
-        at = now
-        for sample in codec.samples(meter_values, remarks):
-            point = routed(self._routes, connector, sample.measurand, sample.phase, sample.location, sample.context)
-            if point is None:
-                phase = f" of {sample.phase}" if sample.phase else ""
-                where = f"at connector {connector} ({sample.location})"
-                remarks.append(f"{sample.measurand}{phase} {where}, for which there is no point; it is left out")
+    def read(self, connector: int, meter_values: object, transaction: str | None, remarks: Remarks) -> Measured:
+        """What a `meterValue` or `transactionData` list tells."""
+        measured, now = Measured(), self._clock.boot()
+        points, slugs, suffix = self._points, self._routes, slug_at("", connector)
+        dated, at = None, now
+        for sample in samples(meter_values, remarks):
+            if isinstance(sample, Signed):
+                measured.signed.append(_as_it_came(sample))
                 continue
-            if sample.quality is Quality.GOOD:
-                self.known.add(point)
-            if sample.time != dated:
-                dated, at = sample.time, now - self.age(sample.time)
-            samples.append(sample)
-            readings.append(
-                Reading(
-                    point, sample.value, at, sample.quality, sample.reason, sample.time, sample.context, transaction
-                )
-            )
-        return readings, samples
+            route, value, time, quality, reason = sample
+            point = points.get(slugs.get(route, "") + suffix)
+            if point is None:
+                phase = f" of {route.phase}" if route.phase else ""
+                where = f"at connector {connector} ({route.location})"
+                remarks.append(f"{route.measurand}{phase} {where}, for which there is no point; it is left out")
+                continue
+            if time != dated:
+                dated, at = time, now - self.age(time)
+            if quality is Quality.GOOD:
+                self.known.add(point.id)
+            measured.samples.append(sample)
+            measured.readings.append(Reading(point.id, value, at, quality, reason, time, route.context, transaction))
+        return measured
 
     def state(
         self,
@@ -71,14 +83,25 @@ class Meter:
         """What is known without a measurand: a status, the limit. None where there is no such point; a `value` of None
         is one that nobody knows.
         """
-        point = self._routes.get((connector, quantity, None, None, None))
+        point = self._unmeasured_at(quantity, connector)
         if point is None:
             return None
         at = self._clock.boot() - self.age(time)
         if value is None:
-            return Reading(point, None, at, Quality.BAD, Reason.OUT_OF_RANGE, time, context)
-        self.known.add(point)
-        return Reading(point, value, at, device_time=time, context=context)
+            return Reading(point.id, None, at, Quality.BAD, Reason.OUT_OF_RANGE, time, context)
+        self.known.add(point.id)
+        return Reading(point.id, value, at, device_time=time, context=context)
+
+    def idle(self, connector: int, time: int | None) -> list[Reading]:
+        """No value any more for what only a charge has: it ended at `time`, and nothing more will be told of it."""
+        at = self._clock.boot() - self.age(time)
+        slugs = {slug_at(slug, connector) for slug in self._routes.values()}
+        points = [point for slug in sorted(slugs) if (point := self._points.get(slug))]
+        return [
+            Reading(point.id, None, at, Quality.BAD, Reason.IDLE, time)
+            for point in points
+            if point.id in self.known and point.quantity in OF_A_CHARGE
+        ]
 
     def lost(self) -> list[Reading]:
         """No value any more for what had one: the charger is gone."""
@@ -86,3 +109,17 @@ class Meter:
         lost = [Reading(point, None, at, Quality.BAD, Reason.COMM_FAILURE) for point in sorted(self.known)]
         self.known.clear()
         return lost
+
+    def _unmeasured_at(self, quantity: str, connector: int) -> Point | None:
+        """`device_status` is the charger's own, at connector 0; all else is a connector's."""
+        slug = self._unmeasured.get(quantity)
+        if slug is None or (connector == 0) != (quantity == "device_status"):
+            return None
+        return self._points.get(slug_at(slug, max(1, connector)))
+
+
+def _as_it_came(signed: Signed) -> dict[str, Json]:
+    """The specification's own keys, whatever is text: the value whole, of the others enough to be known again."""
+    sampled = signed.written
+    kept: dict[str, Json] = {key: short(sampled[key]) for key in _SIGNED if isinstance(sampled.get(key), str)}
+    return kept | {"value": sampled["value"], "timestamp": short(signed.timestamp)}

@@ -5,13 +5,13 @@ charger's register counts on for ever or anew from each start is found out by wa
 on a lifetime register a start at 0 is no baseline (some chargers report it when they start offline).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from drivers.ocpp.codec import DEFAULT_MEASURAND, Sample
+from drivers.ocpp.samples import REGISTER, Sample
 from drivers.ocpp.transactions import Transaction
-from gateway.model import Json, Quality
+from gateway.model import Json
 
 MOST_GAPS = 20
 """Gaps that are listed; more are only counted."""
@@ -49,17 +49,17 @@ class Progress:
         gaps = [list(gap) for gap in self.gaps]
         return [self.readings, self.is_named, self.register, self.last, self.spacing, gaps, self.unlisted]
 
-    def noted(self, samples: Iterable[Sample], readings: int, began: int | None, *, is_named: bool) -> "Progress":
-        """With these samples, of which `readings` became readings of the transaction."""
-        register, times = self.register, set[int]()
+    def noted(self, samples: Sequence[Sample], began: int | None, *, is_named: bool) -> "Progress":
+        """With these samples, which became readings of the transaction."""
+        register, times, before = self.register, list[int](), None
         for sample in samples:
-            if sample.time is not None:
-                times.add(sample.time)
-            if _is_register(sample) and sample.value is not None:
+            if sample.time != before and sample.time is not None:
+                times.append(before := sample.time)
+            if sample.route in REGISTER and sample.value is not None:
                 register = sample.value
-        now = replace(
-            self, readings=self.readings + readings, is_named=self.is_named or is_named, register=register,
-            last=self.last if self.last is not None else began,
+        now = Progress(
+            self.readings + len(samples), self.is_named or is_named, register,
+            began if self.last is None else self.last, self.spacing, self.gaps, self.unlisted,
         )  # fmt: skip
         for time in sorted(times):
             now = now.at(time)
@@ -79,7 +79,7 @@ class Progress:
             listed = len(gaps) < MOST_GAPS
             gaps, unlisted = (*gaps, (self.last, time)) if listed else gaps, unlisted + (not listed)
         spacing = min(apart, self.spacing or apart) if is_reading else self.spacing
-        return replace(self, last=time, gaps=gaps, unlisted=unlisted, spacing=spacing)
+        return Progress(self.readings, self.is_named, self.register, time, spacing, gaps, unlisted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +163,3 @@ def record(
         "gaps_unlisted": progress.unlisted,
         "doubts": doubts,
     }
-
-
-def _is_register(sample: Sample) -> bool:
-    return (
-        sample.measurand == DEFAULT_MEASURAND
-        and sample.phase is None
-        and sample.location == "Outlet"
-        and sample.quality is Quality.GOOD
-    )

@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 
 import config
 from drivers.ocpp import verbs as orders
-from drivers.ocpp.codec import DEFAULT_LOCATION, LOCATIONS, MEASURANDS
+from drivers.ocpp.samples import CONTEXTS, DEFAULT_LOCATION, LOCATIONS, MEASURANDS, Route
 from gateway import document
 from gateway import profile as head
 from gateway.document import Mistake, unknown
 from gateway.fields import Duration, Secret, Slug, Whole, Written, amount
-from gateway.model import DeviceId, Point, PointId, Verb
+from gateway.model import DeviceId, Point, Verb
 from gateway.profile import DeviceKeys, LinkKeys, ProfilePoint
 from gateway.quantities import QUANTITIES
 
@@ -199,19 +199,34 @@ class Profile(head.Profile):
     examples: Sequence[Example] = ()
     refusals: Sequence[Refusal] = ()
 
+    @functools.cached_property
+    def routes(self) -> Mapping[Route, str]:
+        """The slug for each value at a connector: clock-aligned ones go to the series of their own where there is one,
+        and all others to that of their measurand.
+        """
+        own, joined = dict[Route, str](), dict[Route, str]()
+        for slug, point in self.points.items():
+            if point.measurand is not None:
+                location = point.location or DEFAULT_LOCATION.get(point.measurand, "Outlet")
+                for context in (point.context,) if point.context else CONTEXTS.values():
+                    found = own if point.context else joined
+                    found[Route(point.measurand, point.phase, location, context)] = slug
+        return joined | own
 
-Route = tuple[int, str, str | None, str | None, str | None]
-"""(connector, measurand or quantity, phase, location, context): what a value is before it has a point."""
+    @functools.cached_property
+    def unmeasured(self) -> Mapping[str, str]:
+        """The slug for each quantity that is known without a measurand."""
+        return {point.quantity: slug for slug, point in self.points.items() if point.measurand is None}
 
 
 def _placed(profile: Profile, settings: DeviceSettings) -> Iterator[tuple[int, str, ChargerPoint]]:
-    """(connector, slug, point): the first connector's points have the profile's names, the second's end in `-2`."""
+    """(connector, slug, point)."""
     for slug, point in profile.points.items():
         if point.quantity == "device_status":
             yield 0, slug, point
             continue
         for connector in range(1, settings.connectors + 1):
-            yield connector, slug if connector == 1 else f"{slug}-{connector}", point
+            yield connector, slug_at(slug, connector), point
 
 
 def points(device_id: DeviceId, profile: Profile, settings: DeviceSettings) -> dict[str, Point]:
@@ -222,30 +237,9 @@ def points(device_id: DeviceId, profile: Profile, settings: DeviceSettings) -> d
     }
 
 
-def routes(device_id: DeviceId, profile: Profile, settings: DeviceSettings) -> dict[Route, PointId]:
-    """Where a value goes."""
-    found: dict[Route, PointId] = {}
-    for connector, slug, point in _placed(profile, settings):
-        if point.measurand is None:
-            route: Route = (connector, point.quantity, None, None, None)
-        else:
-            location = point.location or DEFAULT_LOCATION.get(point.measurand, "Outlet")
-            route = (connector, point.measurand, point.phase, location, point.context)
-        found[route] = f"{device_id}/{slug}"
-    return found
-
-
-def routed(
-    where: Mapping[Route, PointId],
-    connector: int,
-    measurand: str,
-    phase: str | None,
-    location: str,
-    context: str | None,
-) -> PointId | None:
-    """The point of a value: the clock-aligned series where there is one, else the one of its measurand."""
-    own = where.get((connector, measurand, phase, location, "clock_aligned")) if context == "clock_aligned" else None
-    return own or where.get((connector, measurand, phase, location, None))
+def slug_at(slug: str, connector: int) -> str:
+    """What the profile's point is called at a connector: the first one's have the profile's names."""
+    return slug if connector == 1 else f"{slug}-{connector}"
 
 
 def verbs(profile: Profile, settings: DeviceSettings) -> dict[str, Verb]:  # noqa: ARG001 - the same for all drivers

@@ -38,6 +38,7 @@ export const text = {
     comm_failure: "no answer", device_failure: "device fault", out_of_range: "out of range",
     not_a_number: "not a number", absent: "not fitted", stale: "too old", warming_up: "warming up",
     substituted: "substituted", counter_reset: "counter restarted", config_error: "configured wrongly",
+    idle: "idle",
   },
   overdue: "overdue",
   uncertain: "uncertain",

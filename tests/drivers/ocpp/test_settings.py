@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from drivers import ocpp
-from drivers.ocpp.settings import routes
+from drivers.ocpp.samples import Route
 from gateway.document import Mistake
 from tests.drivers.ocpp.chargers import GENERIC, make_device, make_settings
 
@@ -82,11 +82,17 @@ def test_every_connector_has_its_points() -> None:
     assert device.points["power_active-2"].id == "cp-1/evse/power_active-2"
     assert "status-2" not in device.points
     assert len(device.points) == 2 * len(GENERIC.points) - 1
-    assert isinstance(device.settings, ocpp.DeviceSettings)
-    where = routes(device.id, GENERIC, device.settings)
-    assert where[2, "Voltage", "L1", "Outlet", None] == "cp-1/evse/voltage_l1-2"
-    assert where[1, "SoC", None, "EV", None] == "cp-1/evse/state_of_charge"
-    assert {point.rpartition("/")[2] for point in where.values()} == set(device.points)
+
+
+def test_every_value_has_one_series() -> None:
+    assert isinstance(GENERIC, ocpp.Profile)
+    where = GENERIC.routes
+    assert where[Route("Voltage", "L1", "Outlet", None)] == "voltage_l1"
+    assert where[Route("Voltage", "L1", "Outlet", "transaction_end")] == "voltage_l1"
+    assert where[Route("Voltage", "L1", "Outlet", "clock_aligned")] == "voltage_l1_clock"
+    assert where[Route("SoC", None, "EV", "clock_aligned")] == "state_of_charge"
+    assert GENERIC.unmeasured["device_status"] == "status"
+    assert {*where.values(), *GENERIC.unmeasured.values()} == set(GENERIC.points)
 
 
 def test_the_address_of_a_charger_is_its_identity() -> None:
