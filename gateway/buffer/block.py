@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.model import ClockState, Event, Json, Quality, Reading, Reply
+from gateway.ports import Clock
 
 EVENT = -1
 MAX_RECORDS = 500
@@ -32,6 +33,19 @@ class Anchor:
     boot: int
     wall: int
     clock: ClockState
+    error: int | None = None
+    """Milliseconds that `wall` may be off; None where nobody knows."""
+
+    @classmethod
+    def now(cls, clock: Clock) -> "Anchor":
+        # The state first: a clock that is set in between is then called unsynchronised, never the reverse.
+        state, error = clock.state(), clock.error()
+        return cls(clock.boot_id, clock.boot(), clock.wall(), state, error)
+
+    @property
+    def trust(self) -> str:
+        """Its column: the state, and beside it the error where one is known."""
+        return self.clock.value if self.error is None else f"{self.clock.value} {self.error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +125,7 @@ def unpack(body: bytes) -> bytes:
 
 def crc(first: int, count: int, anchor: Anchor, level: int, body: bytes) -> int:
     """Over the row's every column, so that a flipped bit in a time or a number is noticed too."""
-    head = f"{first},{count},{anchor.boot_id},{anchor.boot},{anchor.wall},{anchor.clock},{level}".encode()
+    head = f"{first},{count},{anchor.boot_id},{anchor.boot},{anchor.wall},{anchor.trust},{level}".encode()
     return zlib.crc32(body, zlib.crc32(head))
 
 
@@ -119,16 +133,17 @@ def columns(first: int, rows: Sequence[Any], anchor: Anchor, level: int = 0) -> 
     """COLUMNS of a new block."""
     body = pack(rows)
     check = crc(first, len(rows), anchor, level, body)
-    return first, len(rows), anchor.boot_id, anchor.boot, anchor.wall, anchor.clock.value, level, check, body
+    return first, len(rows), anchor.boot_id, anchor.boot, anchor.wall, anchor.trust, level, check, body
 
 
 def block_of(row: Sequence[Any]) -> Block:
     """A block from its COLUMNS; without rows where the CRC says that something is not as it was written."""
-    first, count, boot_id, boot, wall, clock, level, check, body = row
+    first, count, boot_id, boot, wall, trust, level, check, body = row
     try:
-        anchor = Anchor(boot_id, boot, wall, ClockState(clock))
+        clock, _, error = trust.partition(" ")
+        anchor = Anchor(boot_id, boot, wall, ClockState(clock), int(error) if error else None)
         is_whole = crc(first, count, anchor, level, body) == check
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         anchor, is_whole = Anchor("", 0, 0, ClockState.UNSYNCED), False
     plain = unpack(body) if is_whole else b""
     return Block(first, count, anchor, orjson.loads(plain) if is_whole else None, len(plain), level if is_whole else 0)

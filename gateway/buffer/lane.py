@@ -121,8 +121,7 @@ class LaneBuffer:
         if self._commit_every and self._gathered >= HIGH_WATER:
             await self._promise()
         if self._group.anchor is None:
-            clock = self._clock
-            self._group.anchor = Anchor(clock.boot_id, clock.boot(), clock.wall(), clock.state())
+            self._group.anchor = Anchor.now(self._clock)
         rows = [self._row(record, self._group.anchor.boot) for record in records]
         self._group.rows += rows
         self._group.state.update(state or {})

@@ -7,7 +7,7 @@ of an hour, and at last the oldest goes. Billing never yields: it refuses what i
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.buffer.block import COLUMNS, MAX_RECORDS, Block, block_of
 from gateway.buffer.connection import Transaction
@@ -144,13 +144,15 @@ class Sweep:
         self._thinned[level] = blocks[-1].first
         base = blocks[0].first >> EPOCH_BITS << EPOCH_BITS
         rows = aggregate(blocks, level, base, self._entry)
+        errors = [block.anchor.error for block in blocks if block.anchor.error is not None]
+        anchor = replace(blocks[0].anchor, error=max(errors, default=None))
         if 2 * len(rows) > sum(block.count for block in blocks):
             return True
         file = self._file
         with Transaction(file.db):
             first = file.next
             for start in range(0, len(rows), MAX_RECORDS):
-                file.insert(first + start, rows[start : start + MAX_RECORDS], blocks[0].anchor, level)
+                file.insert(first + start, rows[start : start + MAX_RECORDS], anchor, level)
             self._replace([(block.first, block.last) for block in blocks], THINNED)
         file.next = first + len(rows)
         return True
