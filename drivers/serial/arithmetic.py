@@ -53,12 +53,17 @@ class Arithmetic:
         if not math.isfinite(number):
             return none(Reason.NOT_A_NUMBER)
         if point.words:
-            return self.state(f"{number:g}")
-        value = self._value(number)
+            return self.state(f"{number:.15g}")
+        try:
+            value = self._value(number)
+        except OverflowError:
+            return none(Reason.OUT_OF_RANGE)
         if value is None or (point.range and not point.range[0] <= value <= point.range[1]):
             return none(Reason.OUT_OF_RANGE)
         factor, offset = conversion or self.conversion
         canonical = value if factor == 1 and not offset else _short(value * factor + offset)
+        if not math.isfinite(canonical):
+            return none(Reason.OUT_OF_RANGE)
         if point.saturates is not None and value >= point.saturates:
             return Sample(canonical, Quality.UNCERTAIN, Reason.OUT_OF_RANGE)
         return Sample(canonical)
@@ -132,6 +137,7 @@ def _root(polynomial: Sequence[float], value: float) -> float:
     return x
 
 
+_HEX = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{1,16}")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%#/]*)", re.ASCII)
 
 
@@ -139,6 +145,11 @@ def measured(word: str) -> tuple[float, str] | None:
     """`16.1C` as number and letter; None: no number. The whole word, or nothing."""
     match = _NUMBER.fullmatch(word)
     return (float(match[1]), match[2]) if match else None
+
+
+def is_hex(word: str) -> bool:
+    """Up to 64 bits in hexadecimal digits, and nothing else."""
+    return _HEX.fullmatch(word) is not None
 
 
 def coordinate(number: float) -> float | None:

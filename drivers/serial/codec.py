@@ -152,10 +152,10 @@ class Codec:
         if point.words and written in point.words:
             return rule.state(written)
         number, letter = _number(point, written)
+        if letter and (point.unit_at or not point.units):
+            raise GarbledError(slug)
         if point.unit_at:
             letter = _first(found, places_in(point.unit_at, message)) or ""
-        elif letter and not point.units:
-            raise GarbledError(slug)
         conversion = rule.letters.get(letter) if point.units else None
         if isinstance(conversion, Reason):
             return none(conversion)
@@ -175,8 +175,9 @@ class Codec:
         if status is None:
             return None
         for at in places_in(status.at, message):
-            if status.type in SIZES and (number := integer(str(status.type), frame, int(at))) is not None:
-                return _verdict(status, str(int(number)), int(number))
+            number = integer(str(status.type), frame, int(at))
+            # A frame that ends before its status vouches for nothing.
+            return Verdict(reason=Reason.ABSENT) if number is None else _verdict(status, str(int(number)), int(number))
         return None
 
     def _text_verdict(self, found: Found, message: str) -> Verdict | None:
@@ -311,7 +312,10 @@ def _slowly(point: SerialPoint, rule: Arithmetic, at: int, frame: bytes) -> Samp
 def _meaning(message: Message, means: Meaning, name: str, frame: bytes) -> Heard:
     wait = 0.0
     if means is Meaning.WAIT and message.like and (match := message.like.search(frame.decode("latin-1"))):
-        wait = float(match["wait"])
+        found = arithmetic.measured(match["wait"] or "")
+        if found is None:
+            return Heard(name, refused="garbled")
+        wait = found[0]
     return Heard(name, means=means, say=message.say, wait=wait)
 
 
@@ -353,10 +357,9 @@ def _first(found: Found, places: tuple[Place, ...]) -> str | None:
 def _number(point: SerialPoint, written: str) -> tuple[float, str]:
     """(number, letter behind it). GarbledError: it is none."""
     if point.type == "hex":
-        try:
-            return int(written, 16), ""
-        except ValueError:
-            raise GarbledError(written) from None
+        if not arithmetic.is_hex(written):
+            raise GarbledError(written)
+        return int(written, 16), ""
     found = arithmetic.measured(written)
     if found is None:
         raise GarbledError(written)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from drivers.serial.codec import Heard
 from drivers.serial.dialogue import Command, Meaning
-from drivers.serial.framing import Framer
+from drivers.serial.framing import QUIET, Framer
 from drivers.serial.sensor import Sensor
 from drivers.serial.settings import Profile, Settings
 from drivers.serial.transport import Wire
@@ -14,6 +14,8 @@ from drivers.serial.transport import Wire
 WRITE_WITHIN = 5.0
 NOW = 0.001
 """Seconds that are enough to find what is there already."""
+ALIVE = 30.0
+"""Seconds that may pass beside what is waited for, before the watchdog takes the driver for dead."""
 _ENDS = {Meaning.ASLEEP, Meaning.NOT_READY, Meaning.NO_NEW_VALUE, Meaning.FAILED, Meaning.RESTARTED, Meaning.WAIT}
 
 
@@ -24,7 +26,7 @@ class Evidence:
         self.clear()
 
     def clear(self) -> None:
-        self.bytes, self.stray, self.last = 0, 0, b""
+        self.bytes, self.stray, self.empty, self.last = 0, 0, 0, b""
         self.refused: Counter[str] = Counter()
 
     def add(self, received: bytes) -> None:
@@ -39,19 +41,22 @@ class Evidence:
         if damaged:
             say = f"`{link}`: {name} frames arrive damaged ({damaged} checksum errors). Check the cable and its ground."
             return "damaged", say
+        if self.empty:
+            return "empty", f"`{link}`: {name} frames arrive, but none with values. Set the sensor as its profile says."
         say = f"`{link}`: bytes arrive but no {name} frame: wrong sensor, speed or wiring. Compare with the profile."
         return "foreign", say
 
     def more(self) -> dict[str, int | str]:
         refused = {f"refused_{why}": count for why, count in self.refused.items()}
-        return {"bytes": self.bytes, "stray": self.stray, **refused, "last": self.last.hex(" ")}
+        empty = {"empty": self.empty} if self.empty else {}
+        return {"bytes": self.bytes, "stray": self.stray, **empty, **refused, "last": self.last.hex(" ")}
 
 
 class Conversation:
     """One open wire. Frames of one profile; on a shared wire all sensors have the same framing."""
 
-    def __init__(self, wire: Wire, profile: Profile, settings: Settings) -> None:
-        self._wire, self._profile, self._settings = wire, profile, settings
+    def __init__(self, wire: Wire, profile: Profile, settings: Settings, alive: Callable[[float], None]) -> None:
+        self._wire, self._profile, self._settings, self._alive = wire, profile, settings, alive
         self._framer = Framer(profile.frame, joining=profile.mode == "push")
         self._echo = b""
         self._quiet_at = 0.0
@@ -99,6 +104,7 @@ class Conversation:
 
     async def ask(self, sensor: Sensor, command: Command, *, reading: bool = False) -> Heard | None:
         """The answer to a command; None: none came in time. `reading`: any reading is one. Others' frames are not."""
+        self._alive(ALIVE + 2 * self._profile.dialogue.timeout)
         await self._drop()
         await self.send(sensor, command)
         loop = asyncio.get_running_loop()
@@ -123,6 +129,7 @@ class Conversation:
         """Until the sensor says that it is ready, or the time it asked for is over."""
         loop = asyncio.get_running_loop()
         over = loop.time() + seconds
+        self._alive(ALIVE + seconds)
         while loop.time() < over:
             if self._is_ready(sensor, await self.frames(over)):
                 return
@@ -135,10 +142,13 @@ class Conversation:
         """A late answer to an earlier question must not pass for the answer to this one."""
         loop = asyncio.get_running_loop()
         over = loop.time() + self._profile.dialogue.timeout
+        # One that has begun comes byte by byte: its rest must not stand before the answer.
+        quiet = QUIET if self._framer.has_begun else NOW
         while loop.time() < over:
             try:
-                async with asyncio.timeout(NOW):
+                async with asyncio.timeout(quiet):
                     self.evidence.add(await self._wire.read())
             except TimeoutError:
                 break
+            quiet = QUIET
         self._framer = Framer(self._profile.frame)

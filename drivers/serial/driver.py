@@ -7,17 +7,20 @@ from collections.abc import Sequence
 
 from drivers.serial import transport
 from drivers.serial.codec import Heard
-from drivers.serial.conversation import Conversation, Evidence
+from drivers.serial.conversation import ALIVE, Conversation, Evidence
 from drivers.serial.dialogue import Meaning
+from drivers.serial.frames import IdleFrame
 from drivers.serial.sensor import Sensor, Shift
 from drivers.serial.settings import Profile, Settings
+from gateway import tty
 from gateway.errors import CommandError, ConfigError, DeviceError, LinkError, StorageError
 from gateway.model import Command, CommandState, Event, Lane, Reading, Reply
 from gateway.ports import Emit, Link
 
 AT_LEAST_EVERY = 10.0
 """Seconds after which the listening loop turns even if nothing comes, so that the watchdog knows it alive."""
-ALIVE = 30.0
+_EMPTY = {Meaning.OTHER, Meaning.ACKNOWLEDGED, Meaning.READY, Meaning.NO_NEW_VALUE}
+"""What says neither a value nor why there is none."""
 
 
 class Driver:
@@ -28,7 +31,7 @@ class Driver:
         assert isinstance(link.settings, Settings)
         self._settings: Settings = link.settings
         self._sensors = [Sensor(device, link.state) for device in link.devices]
-        self._profile = _shared_profile(link.name, self._sensors)
+        self._profile = _shared_profile(link.name, self._sensors, self._settings.port)
         self._talk: Conversation | None = None
         self._turn = asyncio.Lock()
         """Whose turn it is to speak on the wire."""
@@ -43,7 +46,7 @@ class Driver:
         for sensor in self._sensors:
             sensor.opened()
         async with transport.opened(self._link.name, self._settings, self._profile.line) as wire:
-            self._talk = Conversation(wire, self._profile, self._settings)
+            self._talk = Conversation(wire, self._profile, self._settings, self._link.alive)
             try:
                 await (self._listen(self._talk, emit) if self._profile.mode == "push" else self._ask(self._talk, emit))
             finally:
@@ -138,7 +141,7 @@ class Driver:
     async def _hear(
         self, talk: Conversation, sensor: Sensor, frames: Sequence[bytes], now: float, emit: Emit
     ) -> bool:  # fmt: skip
-        """Whether any of the frames can be believed."""
+        """Whether any of the frames says a value, or why there is none."""
         boot = self._link.clock.boot()
         readings: list[Reading] = []
         believed = False
@@ -147,7 +150,10 @@ class Driver:
             if heard.refused:
                 talk.evidence.refused[heard.refused] += 1
                 continue
-            believed = True
+            # Where silence is normal a sensor is asked now and then, and any answer shows that it is there.
+            is_empty = not heard.samples and heard.means in _EMPTY and not self._profile.dialogue.probe
+            talk.evidence.empty += is_empty
+            believed |= not is_empty
             if self._answered and heard.message in self._answered[0] and not self._answered[1].done():
                 self._answered[1].set_result(heard)
             await self._tell_state(emit, sensor, heard)
@@ -162,7 +168,7 @@ class Driver:
     async def _ask(self, talk: Conversation, emit: Emit) -> None:
         loop = asyncio.get_running_loop()
         for sensor in self._sensors:
-            sensor.due = loop.time()
+            sensor.due = sensor.told_at = loop.time()
         while True:
             sensor = min(self._sensors, key=lambda one: min(one.due, one.turns_at))
             due = min(sensor.due, sensor.turns_at)
@@ -184,7 +190,6 @@ class Driver:
         talk.evidence.clear()
         heard: list[Heard] = []
         for _ in range(sensor.profile.dialogue.tries):
-            self._link.alive(ALIVE)
             async with self._turn:
                 heard, is_whole = await self._round(talk, sensor)
             if is_whole or any(not sensor.profile.commands[name].idempotent for name in sensor.profile.dialogue.poll):
@@ -194,7 +199,10 @@ class Driver:
         for one in heard:
             await self._tell_state(emit, sensor, one)
             readings += sensor.hear(one, now, at)
-        if not heard:
+            talk.evidence.empty += not one.samples and one.means in _EMPTY
+        if talk.evidence.empty < len(heard):
+            sensor.told_at = now
+        elif not heard or now - sensor.told_at > (self._profile.silence or math.inf):
             await self._miss(talk.evidence, sensor, emit)
         await self._give(emit, sensor, readings)
         if any(one.means is Meaning.ASLEEP for one in heard):
@@ -260,12 +268,15 @@ class Driver:
         return self._link.clock.boot()
 
 
-def _shared_profile(link: str, sensors: Sequence[Sensor]) -> Profile:
+def _shared_profile(link: str, sensors: Sequence[Sensor], port: str) -> Profile:
     """The profile that all sensors of a wire have, as far as wire and frames go. ConfigError: they cannot share it."""
     names = ", ".join(one.id for one in sensors) or "none"
     if not sensors or (len(sensors) > 1 and any(one.profile.mode == "push" or not one.address for one in sensors)):
         raise ConfigError(f"`{link}` is for one sensor that pushes, not for {names}. Give each its own link.")
     first = sensors[0].profile
+    if isinstance(first.frame, IdleFrame) and tty.is_server(port):
+        why = f"`{link}`: only silence ends the frames of {sensors[0].name}, and a serial server makes its own."
+        raise ConfigError(f"{why} Connect it to a port of the gateway.")
     for one in sensors[1:]:
         if (one.profile.line, one.profile.frame) != (first.line, first.frame):
             raise ConfigError(f"`{link}`: {names} differ in speed or frames. Give each kind its own link.")

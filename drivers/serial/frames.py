@@ -51,6 +51,7 @@ class FixedFrame(_Synced):
 
 
 LENGTH_TYPES = {"u8": 1, "u16be": 2, "u16le": 2}
+LengthType = Literal["u8", "u16be", "u16le"]
 
 
 class LengthPrefixedFrame(_Synced):
@@ -58,7 +59,7 @@ class LengthPrefixedFrame(_Synced):
 
     type: Literal["length_prefixed"]
     length_at: Annotated[Whole, Field(ge=1)]
-    length_type: Literal["u8", "u16be", "u16le"]
+    length_type: LengthType
     length_adds: Whole = 0
     max_length: Length
 
@@ -105,6 +106,10 @@ class StuffedFrame(_Checked):
     escape: Annotated[Bytes, Field(min_length=1, max_length=1)]
     escapes: Annotated[dict[Annotated[Bytes, Field(min_length=1, max_length=1)], Bytes], Field(min_length=1)]
     """The byte behind `escape` -> the byte that is meant."""
+    length_at: Annotated[Whole, Field(ge=0)] | None = None
+    """Where the content says its own length: a sum does not see that a zero was lost, this does."""
+    length_type: LengthType = "u8"
+    length_adds: Whole = 0
     max_length: Length
 
     @property
@@ -132,3 +137,8 @@ Frame = SyncedFrame | DelimitedFrame | StuffedFrame | IdleFrame
 def joins_blind(rule: Frame) -> bool:
     """Whether the rest of a frame that had begun before we listened looks like a whole one."""
     return isinstance(rule, IdleFrame) or (isinstance(rule, DelimitedFrame) and not rule.start)
+
+
+def joins_halves(rule: Frame) -> bool:
+    """Whether the first half of a frame and the next frame look like one: nothing in it proves that it is whole."""
+    return not isinstance(rule, IdleFrame) and (rule.checksum is None or joins_blind(rule))

@@ -20,10 +20,13 @@ from drivers.serial.frames import (
     StuffedFrame,
     SyncedFrame,
     joins_blind,
+    joins_halves,
 )
 
 QUIET = 0.1
 """Seconds of silence after which a frame is looked for behind one that is not complete."""
+STALL = 1.0
+"""Seconds of silence inside a frame after which its rest is not waited for, where two halves may pass for one."""
 
 
 class _Cut(NamedTuple):
@@ -40,7 +43,18 @@ def fault(rule: Frame, frame: bytes) -> str | None:
         return "end"
     if rule.checksum and not checksum.is_good(rule.checksum, frame):
         return "checksum"
+    if isinstance(rule, StuffedFrame) and rule.length_at is not None:
+        said = _said(frame, rule.length_at, rule.length_type)
+        return None if said is not None and said + rule.length_adds == len(frame) else "length"
     return None
+
+
+def _said(frame: bytes | bytearray, at: int, kind: str) -> int | None:
+    """The length that stands `at`; None: the frame ends before."""
+    said = frame[at : at + LENGTH_TYPES[kind]]
+    if len(said) < LENGTH_TYPES[kind]:
+        return None
+    return int.from_bytes(said, "little" if kind.endswith("le") else "big")
 
 
 def wrapped(rule: Frame, content: bytes) -> bytes:
@@ -83,8 +97,16 @@ class Framer:
         """Seconds of silence after which `idle` is to be called; None where silence means nothing now."""
         if isinstance(self._rule, IdleFrame):
             return self._rule.gap if self._pending or self._skipping else None
-        waits = self._pending and not self._looked and isinstance(self._rule, LengthPrefixedFrame | DispatchedFrame)
-        return QUIET if waits else None
+        if not self._pending:
+            return None
+        if not self._looked and isinstance(self._rule, LengthPrefixedFrame | DispatchedFrame):
+            return QUIET
+        return STALL if joins_halves(self._rule) and not self._skipping else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes came that may be the beginning of a frame."""
+        return bool(self._pending)
 
     def feed(self, received: bytes) -> list[bytes]:
         """The good frames that `received` completes, oldest first."""
@@ -114,7 +136,11 @@ class Framer:
         """The frame that a silence of `gap` ends; or those that stand behind a false length, which still waits."""
         rule, content = self._rule, bytes(self._pending)
         if not isinstance(rule, IdleFrame):
-            return self._behind_a_false_start() if self.gap else []
+            if self.gap == QUIET:
+                return self._behind_a_false_start()
+            if self.gap == STALL:
+                self._refuse_half()
+            return []
         self._pending.clear()
         skipped, self._skipping = self._skipping, False
         if not content or skipped:
@@ -129,15 +155,30 @@ class Framer:
 
     def _behind_a_false_start(self) -> list[bytes]:
         """Only if there is a good frame behind the first byte is that one known to be false."""
+        rest, passed, refused = bytes(self._pending), 0, Counter[str]()
+        while rest:
+            inner = Framer(self._rule)
+            found = inner.feed(rest[1:])
+            passed += 1 + inner.stray
+            refused += inner.refused + Counter(length=1)
+            if found:
+                self._stray(passed)
+                self.refused += refused
+                self._pending = inner._pending
+                frames: list[bytes] = []
+                for frame in found:
+                    self._give(frame, frames)
+                return frames
+            rest = bytes(inner._pending)
         self._looked = True
-        inner = Framer(self._rule)
-        frames = inner.feed(bytes(self._pending[1:])) or inner.idle()
-        if frames:
-            self.refused["length"] += 1
-            self._stray(1 + inner.stray)
-            self.refused += inner.refused
-            self._pending = inner._pending
-        return frames
+        return []
+
+    def _refuse_half(self) -> None:
+        self.refused["end"] += 1
+        self._stray(len(self._pending))
+        self._pending.clear()
+        # What comes of it later, up to its end, is its rest.
+        self._skipping = joins_blind(self._rule)
 
     def _stray(self, count: int) -> None:
         self.stray += count
@@ -215,28 +256,20 @@ class Framer:
                 where = at + rule.id_at
                 return rule.lengths.get(self._pending[where], 0) if where < len(self._pending) else None
             case LengthPrefixedFrame():
-                start = at + rule.length_at
-                said = self._pending[start : start + LENGTH_TYPES[rule.length_type]]
-                if len(said) < LENGTH_TYPES[rule.length_type]:
+                said = _said(self._pending, at + rule.length_at, rule.length_type)
+                if said is None:
                     return None
-                order = "little" if rule.length_type.endswith("le") else "big"
-                length = int.from_bytes(said, order) + rule.length_adds  # type: ignore[arg-type]
+                length = said + rule.length_adds
                 return length if rule.shortest < length <= rule.max_length else 0
             case never:
                 assert_never(never)
 
     def _line(self, rule: DelimitedFrame, at: int) -> _Cut | None:
-        first = at + len(rule.start)
-        behind = self._pending.find(rule.end, first)
-        whole = (len(self._pending) if behind < 0 else behind + len(rule.end)) - at
-        if whole > rule.max_length:
-            if rule.start:
-                return _Cut(1, refused="length")
-            # Without a start mark it has no second beginning: its rest must not pass for a line.
-            self._skipping = behind < 0
-            return _Cut(whole if behind >= 0 else whole - self._begun(rule.end, at), refused="length")
+        first, limit = at + len(rule.start), at + rule.max_length
+        behind = self._pending.find(rule.end, first, limit)
         if behind < 0:
-            return None
+            return None if len(self._pending) <= limit else self._too_long(rule, at)
+        whole = behind + len(rule.end) - at
         again = self._pending.rfind(rule.start, first, behind) if rule.start else -1
         if again >= 0:
             # The start mark stands nowhere inside a line; an xor over both halves may well look right.
@@ -246,6 +279,15 @@ class Framer:
             return _Cut(whole)
         why = fault(rule, frame)
         return _Cut(1 if rule.start and why else whole, None if why else frame, why)
+
+    def _too_long(self, rule: DelimitedFrame, at: int) -> _Cut:
+        if rule.start:
+            return _Cut(1, refused="length")
+        # Without a start mark it has no second beginning: its rest must not pass for a line.
+        behind = self._pending.find(rule.end, at)
+        self._skipping = behind < 0
+        last = len(self._pending) - self._begun(rule.end, at) if behind < 0 else behind + len(rule.end)
+        return _Cut(last - at, refused="length")
 
     def _stuffed(self, rule: StuffedFrame, at: int) -> _Cut | None:
         if at >= len(self._pending):

@@ -64,12 +64,12 @@ class KeyValues(Written):
     def split(self, text: str) -> Found:
         found: dict[Place, str] = {}
         for one in text.split(self.separator):
-            key, equals, value = one.partition(self.equals)
+            key, equals, value = (part.strip() for part in one.partition(self.equals))
             if not equals and not found:
                 continue
             if not equals or self.equals in value or key in found:
                 raise GarbledError(one)
-            found[key.strip()] = value.strip()
+            found[key] = value
         return found
 
     def put(self, text: str, place: Place, value: str) -> str:
@@ -88,10 +88,11 @@ class Nmea(Written):
         sentence, *fields = text.split(",")
         name = sentence[-3:]
         if name == "XDR":
-            if len(fields) % 4:
+            groups = list(zip(*[iter(fields)] * 4, strict=False))
+            found: Found = {f"XDR.{kind}.{transducer}": value + unit for kind, value, unit, transducer in groups}
+            if 4 * len(found) != len(fields):
                 raise GarbledError("XDR groups")
-            groups = zip(*[iter(fields)] * 4, strict=True)
-            return {f"XDR.{kind}.{transducer}": value + unit for kind, value, unit, transducer in groups}
+            return found
         return {f"{name}.{number}": field for number, field in enumerate(fields, 1)}
 
     def put(self, text: str, place: Place, value: str) -> str:
@@ -114,8 +115,8 @@ class Json(Written):
     def split(self, text: str) -> Found:
         try:
             # NaN and Infinity are no JSON, although Python reads them.
-            found = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
-        except ValueError:
+            found = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=_once)
+        except (ValueError, RecursionError):
             raise GarbledError("json") from None
         if not isinstance(found, dict):
             raise GarbledError("json")
@@ -136,13 +137,20 @@ def _refuse(constant: str) -> str:
     raise ValueError(constant)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("the same key twice")
+    return found
+
+
 def _flat(before: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
     flat: list[tuple[str, str]] = []
     for key, value in found.items():
         if isinstance(value, dict):
             flat += _flat(f"{before}{key}.", value)
-        elif isinstance(value, str):
-            flat.append((before + key, value))
+        elif isinstance(value, str) or value is None:
+            flat.append((before + key, value or ""))
         elif value is True or value is False:
             flat.append((before + key, str(value).lower()))
     return flat

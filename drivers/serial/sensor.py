@@ -45,6 +45,8 @@ class Sensor:
         """What is wrong with it: "" nothing, None not known since the gateway started."""
         self.due = 0.0
         """When it is asked next."""
+        self.told_at = 0.0
+        """When it last said a value, or why it has none, when asked."""
         init = self.profile.dialogue.init
         self._agreed_by = {answer for name in init for answer in self.profile.commands[name].answers}
         """The messages by which a sensor that pushes agrees to `init`: until then its values may mean anything."""

@@ -104,7 +104,9 @@ class Series:
             return None
         self.last = (sample.quality, sample.reason)
         if self.growth and sample.value is not None:
-            sample = self.growth.take()
+            grown = self.growth.take()
+            # Doubt about the counter is doubt about its growth.
+            sample = sample._replace(value=grown.value) if grown.quality is Quality.GOOD else grown
         elif values and (self._is_held or self.point.combine != "last"):
             value = combined(self.point.combine, values)
             sample = Sample(None, Quality.BAD, Reason.ABSENT) if value is None else sample._replace(value=value)
@@ -139,7 +141,16 @@ def _rank(sample: Sample) -> int:
 
 
 def combined(how: str, values: list[tuple[float, float]]) -> float | None:
-    """The mean of (value, weight): plain, of the energy behind dB, or of vectors; None: vectors that cancel out."""
+    """The mean of (value, weight): plain, of the energy behind dB, or of vectors; None: there is none, as for vectors
+    that cancel out."""
+    try:
+        mean = _mean(how, values)
+    except (OverflowError, ValueError):
+        return None
+    return mean if mean is not None and math.isfinite(mean) else None
+
+
+def _mean(how: str, values: list[tuple[float, float]]) -> float | None:
     match how:
         case "energy":
             return round(10 * math.log10(sum(10 ** (value / 10) for value, _ in values) / len(values)), 6)

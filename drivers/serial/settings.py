@@ -13,7 +13,7 @@ from drivers.serial.point import SerialPoint, Status, known
 from drivers.serial.words import SIZES, Bytes, places_in
 from gateway import profile as head
 from gateway import tty
-from gateway.document import Mistake
+from gateway.document import Location, Mistake
 from gateway.fields import Duration, Slug, Whole, Written
 from gateway.model import DeviceId, Point, Reason, Verb
 from gateway.profile import DeviceKeys, LinkKeys
@@ -167,8 +167,7 @@ class Profile(head.Profile):
         for slug, point in self.points.items():
             self._check_point(slug, point)
         if self.status:
-            for message in self.status.at:
-                known(message, ["", *self.messages], "message", ("status", "at", message))
+            self._check_status(self.status)
         for key, names in self.dialogue.by_key.items():
             for number, name in enumerate(names):
                 at = ("dialogue", key, number)
@@ -190,6 +189,21 @@ class Profile(head.Profile):
             raise Mistake("bad_command", why, "Name them: `dialogue: {wake: [wake], sleep: [sleep]}`.", ("duty",))
         return self
 
+    def _check_status(self, status: Status) -> None:
+        for message in status.at:
+            known(message, ["", *self.messages], "message", ("status", "at", message))
+        for message in self.readings:
+            places = places_in(status.at, message)
+            is_binary = isinstance(self.layout_of(message), Binary)
+            if places and is_binary != (status.type in SIZES):
+                why = "the status needs a type of bytes" if is_binary else f"`{status.type}` is for bytes, not text"
+                fix = "Write `type: u8` or another." if is_binary else "Write `type: hex`, or leave it out."
+                raise Mistake("bad_point", why, fix, ("status", "type"))
+            for place in places if is_binary else ():
+                if not isinstance(place, int):
+                    raise Mistake("bad_place", f"`{place}` is no offset", "Count bytes from 0.", ("status", "at"))
+                self._check_inside("status", place, SIZES[str(status.type)], ("status", "at"))
+
     def _check_point(self, slug: str, point: SerialPoint) -> None:
         for message in {*point.at, *point.unit_at, *(point.sign.at if point.sign else ())}:
             known(message, ["", *self.readings], "message", ("points", slug, "at"))
@@ -209,14 +223,14 @@ class Profile(head.Profile):
                     fix = "Write `type: u16be` or another." if is_binary else "Write `type: number`, or leave it out."
                     raise Mistake("bad_point", why, fix, (*here, "type"))
                 if is_binary and isinstance(place, int) and sizes:
-                    self._check_inside(slug, place, max(sizes))
+                    self._check_inside(slug, place, max(sizes), (*here, "at"))
 
-    def _check_inside(self, slug: str, place: int, size: int) -> None:
+    def _check_inside(self, slug: str, place: int, size: int, at: Location) -> None:
         end = place + size if place >= 0 else self.frame.longest + place + size
         if end > self.frame.longest or (isinstance(self.frame, FixedFrame) and end - size < 0):
             why = f"`{slug}` ends at byte {end}, but the frame has {self.frame.longest}"
             fix = "Correct its `at` or `type`, or the frame's length."
-            raise Mistake("outside_frame", why, fix, ("points", slug, "at"))
+            raise Mistake("outside_frame", why, fix, at)
 
 
 def points(device_id: DeviceId, profile: Profile, settings: DeviceSettings) -> dict[str, Point]:

@@ -147,7 +147,7 @@ class StreamWire:
 
     async def read(self) -> bytes:
         try:
-            received = await self._reader.read(AT_ONCE)
+            received = await self._reader.read(CHUNK)
         except OSError:
             received = b""
         if not received:

@@ -73,7 +73,7 @@ class Condition(Written):
 
     def holds(self, frame: bytes) -> bool:
         for at, alternatives in self.when.items():
-            if not any(_matches(frame[at:], wanted, bits) for wanted, bits in alternatives):
+            if at < -len(frame) or not any(_matches(frame[at:], wanted, bits) for wanted, bits in alternatives):
                 return False
         return self.like is None or self.like.search(frame.decode("latin-1")) is not None
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from drivers.serial import Profile, self_test
 from drivers.serial.codec import Codec, Sample
 from drivers.serial.framing import Framer
+from drivers.serial.words import Condition
 from gateway.model import Quality, Reason
 
 ONCE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -133,3 +134,95 @@ def test_a_wrong_example_is_found_at_its_place(
     ((where, why),) = spoilt(sds011, **changes)
     assert where == place
     assert sentence in why
+
+
+def of_text(layout: dict[str, Any], **point: Any) -> Codec:
+    """A profile of lines without a checksum, with one point."""
+    tree = {
+        "profile": "a-b/1", "driver": "serial", "kind": "weather", "source": "test", "line": {"baud": "9600"},
+        "mode": "push", "cadence": "1s", "frame": {"type": "delimited", "end": "0a", "max_length": "4096"},
+        "layout": layout, "points": {"it": {"quantity": "x_it", "unit": "1", "at": "0", **point}},
+        "examples": [{"received": "00", "means": "other", "origin": "computed"}],
+    }  # fmt: skip
+    return Codec(Profile.model_validate(tree))
+
+
+CSV, JSON = {"type": "csv"}, {"type": "json"}
+WIND = {"quantity": "wind_speed", "unit": None, "unit_at": "1", "units": {"M": "m/s", "N": "kn", "X": "absent"}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "point", "line"),
+    [
+        (CSV, {}, b"12\xc3"),
+        (CSV, {}, b"1\x002"),
+        (CSV, {}, b"12.5C"),
+        (CSV, {}, b"1,234.5.6"[2:]),
+        (CSV, {"type": "hex"}, b"1_0"),
+        (CSV, {"type": "hex"}, b"-5"),
+        (CSV, {"type": "hex"}, b"F" * 400),
+        (CSV, WIND, b"12.5K,M"),
+        ({"type": "key_values"}, {"at": "a"}, b"a=1, a=2"),
+        (JSON, {"at": "a"}, b'{"a": 1, "a": 2}'),
+        (JSON, {"at": "a"}, b'{"a": NaN}'),
+        (JSON, {"at": "a"}, b"[" * 4000),
+        (JSON, {"at": "a"}, b'{"a":' * 700),
+        ({"type": "nmea"}, {"at": "XDR.C.0"}, b"WIXDR,C,1.0,C,0,C,2.0,C,0"),
+    ],
+)
+def test_a_line_that_may_mean_two_things_or_nothing_has_no_value(
+    layout: dict[str, Any], point: dict[str, Any], line: bytes
+) -> None:
+    assert of_text(layout, **point).read(line).refused == "garbled"
+
+
+@pytest.mark.parametrize(
+    ("layout", "point", "line", "reason"),
+    [
+        (JSON, {"at": "a"}, b'{"a": null}', Reason.ABSENT),
+        (JSON, {"at": "a"}, b'{"a": 1e999}', Reason.NOT_A_NUMBER),
+        (CSV, {"scale": "1000"}, b"1e307", Reason.OUT_OF_RANGE),
+        (CSV, {"polynomial": ["0", "1", "2"]}, b"1e300", Reason.OUT_OF_RANGE),
+        (CSV, WIND, b"12.5,Q", Reason.CONFIG_ERROR),
+        (CSV, WIND, b"12.5,", Reason.CONFIG_ERROR),
+        (CSV, WIND, b"12.5", Reason.CONFIG_ERROR),
+        (CSV, WIND, b"12.5,X", Reason.ABSENT),
+        (CSV, WIND, b",M", Reason.ABSENT),
+    ],
+)
+def test_what_is_not_there_or_cannot_be_is_no_value(
+    layout: dict[str, Any], point: dict[str, Any], line: bytes, reason: Reason
+) -> None:
+    assert of_text(layout, **point).decode(line) == {"it": Sample(None, Quality.BAD, reason)}
+
+
+def test_a_letter_decides_about_the_unit() -> None:
+    codec = of_text(CSV, **WIND)
+    assert codec.decode(b"10,M")["it"] == Sample(10.0)
+    assert codec.decode(b"10,N")["it"].value == pytest.approx(5.14444, abs=1e-5)
+
+
+def test_a_state_is_known_by_its_whole_number() -> None:
+    codec = of_text(CSV, words={"1234567": "on"})
+    assert codec.decode(b"1234567")["it"] == Sample("on")
+    assert codec.decode(b"1234568")["it"].value is None
+
+
+def test_a_place_from_the_end_is_none_in_a_shorter_frame() -> None:
+    condition = Condition.model_validate({"when": {"-3": "2a"}})
+    assert condition.holds(b"x*41")
+    assert not condition.holds(b"*4")
+
+
+def test_a_frame_that_ends_before_its_status_vouches_for_nothing() -> None:
+    tree = {
+        "profile": "a-b/1", "driver": "serial", "kind": "gas", "source": "test", "line": {"baud": "9600"},
+        "mode": "push", "cadence": "1s",
+        "frame": {"type": "length_prefixed", "sync": "01", "length_at": "1", "length_type": "u8", "max_length": "9"},
+        "status": {"at": "4", "type": "u8", "bits": {"7": {}}},
+        "points": {"co": {"quantity": "co", "at": "2", "type": "u16be"}},
+        "examples": [{"received": "01 05 00 07 00", "expect": {"co": "7 ppm"}, "origin": "computed"}],
+    }  # fmt: skip
+    codec = Codec(Profile.model_validate(tree))
+    assert codec.decode(bytes.fromhex("01 05 00 07 00"))["co"] == Sample(7)
+    assert codec.decode(bytes.fromhex("01 04 00 07"))["co"] == Sample(None, Quality.BAD, Reason.ABSENT)

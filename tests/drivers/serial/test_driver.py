@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from drivers.serial.emulator import Emulator, Fault
 from gateway.errors import CommandError, ConfigError, StorageError
 from gateway.model import Command, Lane, Quality, Reading, Reason
 from gateway.testing import Recorder, make_link
+from tests.drivers.serial.bus import true
 
 
 def good(recorder: Recorder) -> list[Reading]:
@@ -273,3 +275,78 @@ async def test_the_emulator_knows_its_faults(street: Any) -> None:
     assert street.emulator.produced() == {"lp-1/pm": 0}
     assert isinstance(street.settings("/dev/none"), Settings)
     assert Emulator(street.settings("/dev/none"), [street.device], None).cadence == street.profile.cadence
+
+
+def test_frames_without_values_are_silence_too(jumped: Any, serving: Any, make_street: Any) -> None:
+    """A receiver that was set to send nothing but satellites in view is well, and worthless."""
+    street = make_street(true("nmea-gnss"))
+    sentence = complaint(street, jumped, serving, b"$GPGSV,1,1,00*79\r\n")
+    assert sentence == (
+        "`line`: GNSS receiver, NMEA 0183 frames arrive, but none with values. Set the sensor as its profile says."
+    )
+    assert said(street.recorder, "device_up") == ["lp-1/pm sends GNSS receiver, NMEA 0183 frames."]
+    assert {reading.reason for reading in street.recorder.readings} == {Reason.COMM_FAILURE}
+
+
+Answers = Callable[[bytes], bytes]
+
+
+def questions(street: Any, jumped: Any, serving: Any, answers: Answers, seconds: float) -> list[bytes]:
+    """What a sensor behind a serial server was asked in so many seconds, while it answers so."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while question := await reader.read(64):
+            asked.append(question)
+            writer.write(answers(question))
+
+    async def story() -> None:
+        async with serving(answer) as port, asyncio.TaskGroup() as group:
+            task = group.create_task(street.supervised(street.driver(f"tcp://127.0.0.1:{port}")))
+            await asyncio.sleep(seconds)
+            task.cancel()
+
+    jumped(story())
+    return asked
+
+
+def polled(**changes: Any) -> Profile:
+    """The CM1106, asked every ten seconds, with other flags on its question."""
+    profile = true("cubic-cm1106")
+    read = profile.commands["read"].model_copy(update=changes)
+    return profile.model_copy(update={"commands": {**profile.commands, "read": read}})
+
+
+def test_a_question_that_changes_something_is_never_repeated(jumped: Any, serving: Any, make_street: Any) -> None:
+    street = make_street(polled(idempotent=False))
+    assert len(questions(street, jumped, serving, lambda _: b"", 35)) == 4, "once in each round"
+    street = make_street(polled())
+    assert len(questions(street, jumped, serving, lambda _: b"", 35)) == 8, "twice: its profile says two tries"
+    assert {reading.reason for reading in street.recorder.readings} == {Reason.COMM_FAILURE}
+
+
+def test_a_sensor_that_never_has_a_new_value_is_not_well(jumped: Any, serving: Any, make_street: Any) -> None:
+    """For a while that is neither an error nor zero; for longer than its `silence` it is."""
+    profile = true("sensirion-sps30")
+    street = make_street(profile)
+    none_new, started = bytes.fromhex("7e 00 03 00 00 fc 7e"), bytes.fromhex("7e 00 00 00 00 ff 7e")
+    start = profile.commands["start"].send
+
+    def answers(question: bytes) -> bytes:
+        return started if question == start else none_new
+
+    questions(street, jumped, serving, answers, profile.silence - 1)
+    assert street.recorder.readings == []
+    questions(street, jumped, serving, answers, 3 * profile.silence)
+    assert said(street.recorder, "device_down") == [
+        "`line`: Sensirion SPS30 frames arrive, but none with values. Set the sensor as its profile says."
+    ]
+    assert len(street.recorder.readings) == len(profile.points), "once each"
+    assert {reading.reason for reading in street.recorder.readings} == {Reason.COMM_FAILURE}
+
+
+def test_only_silence_ends_its_frames_and_a_serial_server_makes_its_own(make_street: Any) -> None:
+    street = make_street(true("libelium-parking"))
+    with pytest.raises(ConfigError, match="Connect it to a port of the gateway"):
+        street.driver("tcp://127.0.0.1:4001")
+    street.driver("/dev/ttyS0")

@@ -1,15 +1,19 @@
 """Frames out of bytes: whole, byte by byte, merged, with noise between."""
 
 import itertools
+import time
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from drivers.serial import Profile
 from drivers.serial.codec import Codec
-from drivers.serial.framing import Framer, fault
+from drivers.serial.frames import Frame
+from drivers.serial.framing import QUIET, STALL, Framer, fault, wrapped
+from tests.drivers.serial.bus import load
 
 ONCE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FRAME = bytes.fromhex("aa c0 7b 00 c8 01 58 d9 75 ab")
@@ -134,3 +138,82 @@ def test_one_wrong_bit_is_never_a_frame(sds011: Profile, bit: int) -> None:
     got = every_way(sds011, bytes(frame))
     # The sensor's id stands under the checksum too; sync, end and checksum itself complete the ten bytes.
     assert got == []
+
+
+def frame_of(**keys: Any) -> Any:
+    return TypeAdapter(Frame).validate_python(keys)
+
+
+LINE = frame_of(type="delimited", end="0d 0a", max_length="64")
+
+
+def test_two_halves_with_a_silence_between_are_no_line() -> None:
+    """The sensor lost its power behind `12`, and began anew with `34.5`: there never was 1234.5."""
+    framer = Framer(LINE)
+    assert framer.feed(b"9.5\r\n12") == [b"9.5"]
+    assert framer.gap == STALL
+    assert framer.idle() == []
+    assert framer.refused == {"end": 1}
+    assert framer.gap is None
+    assert framer.feed(b"34.5\r\n10.5\r\n") == [b"10.5"]
+    assert framer.stray == len(b"1234.5\r\n")
+
+
+def test_two_halves_are_no_frame_where_no_checksum_tells() -> None:
+    framer = Framer(frame_of(type="fixed", sync="aa", length="4"))
+    assert framer.feed(bytes.fromhex("aa 01")) == []
+    assert framer.gap == STALL
+    framer.idle()
+    assert framer.feed(bytes.fromhex("aa 01 02 03")) == [bytes.fromhex("aa 01 02 03")]
+    framer = Framer(frame_of(type="stuffed", delimiter="7e", escape="7d", escapes={"5e": "7e"}, max_length="9"))
+    framer.feed(bytes.fromhex("7e 01"))
+    framer.idle()
+    assert framer.feed(bytes.fromhex("7e 01 02 7e")) == [bytes.fromhex("01 02")]
+
+
+def test_a_frame_that_proves_itself_may_take_its_time(sds011: Profile) -> None:
+    framer = Framer(sds011.frame)
+    framer.feed(FRAME[:5])
+    assert framer.gap is None
+    assert framer.feed(FRAME[5:]) == [FRAME]
+
+
+STUFFED = frame_of(
+    type="stuffed", delimiter="7e", escape="7d", escapes={"5e": "7e"}, length_at="1", length_adds="3", max_length="64",
+    checksum={"algorithm": "sum8_inverted", "over": ["0", "-1"], "at": "-1"},
+)  # fmt: skip
+
+
+def test_a_zero_that_was_lost_is_missed() -> None:
+    """The sum does not change with it; the length that the frame says does."""
+    whole = wrapped(STUFFED, bytes.fromhex("05 04 00 01 00 02 00"))
+    assert Framer(STUFFED).feed(whole) == [whole[1:-1]]
+    for lost in (3, 5):
+        framer = Framer(STUFFED)
+        assert framer.feed(whole[:lost] + whole[lost + 1 :]) == []
+        assert framer.refused == {"length": 1}
+
+
+def test_false_starts_one_behind_another_end_well() -> None:
+    """Each says that it is long, so each waits; the good frame behind them all is found when it gets quiet."""
+    rule = frame_of(
+        type="length_prefixed", sync="42", length_at="1", length_type="u16be", max_length="4096",
+        checksum={"algorithm": "sum8", "over": ["0", "-1"], "at": "-1"},
+    )  # fmt: skip
+    good = bytes.fromhex("42 00 05 07 4e")
+    framer = Framer(rule)
+    assert framer.feed(bytes.fromhex("42 0f ff") * 1200 + good) == []
+    assert framer.gap == QUIET
+    assert framer.idle() == [good]
+    assert framer.stray == 3600
+    assert framer.idle() == []
+
+
+@pytest.mark.parametrize("name", ["gill-windsonic", "nmea-gnss", "plantower-pms5003", "sensirion-sps30", "lufft-umb"])
+def test_a_flood_of_beginnings_costs_little(name: str) -> None:
+    """A serial server gone mad costs its own link time, and no more than that (it was 2 s for each of these)."""
+    rule: Any = load(name).frame
+    mark = getattr(rule, "sync", b"") or getattr(rule, "start", b"") or rule.delimiter
+    framer, before = Framer(rule), time.process_time()
+    assert framer.feed(bytes(mark) * (65536 // len(mark))) == []
+    assert time.process_time() - before < 1.0

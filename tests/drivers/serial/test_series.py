@@ -164,3 +164,16 @@ def test_what_a_sensor_says_before_it_agrees_to_its_unit_is_no_value(ops24x: Pro
     one.hear(Heard("other_unit", means=Meaning.RESTARTED), 5.0, 5000)
     (told,) = one.hear(Heard("plain", speed), 6.0, 6000)
     assert told.reason is Reason.CONFIG_ERROR
+
+
+def test_doubt_about_a_counter_is_doubt_about_its_growth() -> None:
+    one = Series(point(counter={}), 0.0, 1.0, Growth(Counter(), 10.0))
+    doubtful = Sample(10.5, Quality.UNCERTAIN, Reason.WARMING_UP)
+    assert one.hear(doubtful, 1.0, 0.0) == Sample(0.5, Quality.UNCERTAIN, Reason.WARMING_UP)
+    assert one.hear(Sample(11.0), 1.0, 1.0) == Sample(0.5)
+
+
+def test_a_mean_that_cannot_be_is_none() -> None:
+    assert combined("energy", [(9999.0, 1)]) is None
+    assert combined("energy", [(-9999.0, 1)]) is None
+    assert combined("mean", [(1e308, 1), (1e308, 1)]) is None
