@@ -7,11 +7,14 @@ and a reboot ends every lease.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import orjson
+import structlog
 
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import (
@@ -33,8 +36,13 @@ from gateway.supervise import pauses
 MAX_BYTES = 16 * 1024
 EXECUTE_WITHIN = 60.0
 MAX_LEASE_S = 24 * 3600
+_RESUME_WITHIN = 600.0
+_UNREACHED = {"link_down", "not_connected"}
+"""Codes of a device that was not told anything."""
 _JOURNAL_KEPT = 1000
 _JOURNAL, _LEASE = "command/", "lease/"
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +71,13 @@ class Commands:
         self._tasks: asyncio.TaskGroup | None = None
         self._leases: dict[str, _Lease] = {}
         self._under_way: set[str] = set()
+        """Commands that `receive` is about to journal."""
 
     async def run(self) -> None:
         """End what an earlier boot or a crash left open, then execute what is accepted, until cancelled."""
         async with asyncio.TaskGroup() as self._tasks:
+            # What waited for an earlier run stands in the journal too.
+            self._work = asyncio.Queue()
             await self._settle_the_past()
             while True:
                 work = await self._work.get()
@@ -90,20 +101,14 @@ class Commands:
         self._under_way.add(command.id)
         try:
             reach, verb = self._check(command, retained, allowed)
-        except CommandError as error:
-            try:
-                await self._record(command, self._refusal(command.id, error))
-            finally:
-                self._under_way.discard(command.id)
-            return
-        try:
             accepted = Reply(command.id, CommandState.ACCEPTED, self._clock.boot())
             received = replace(accepted, state=CommandState.RECEIVED)
             await self._record(command, received, accepted)
-        except StorageError:
+            self._work.put_nowait(partial(self._execute, command, reach, verb))
+        except CommandError as error:
+            await self._record(command, self._refusal(command.id, error))
+        finally:
             self._under_way.discard(command.id)
-            raise
-        self._work.put_nowait(lambda: self._execute(command, reach, verb))
 
     def _check(self, command: Command, retained: bool, allowed: Mapping[str, Sequence[str]]) -> tuple[Reach, Verb]:
         if retained:
@@ -143,20 +148,33 @@ class Commands:
         bound = held if isinstance(held, int | float) else verb.arguments[name].maximum
         return isinstance(asked, int | float) and bound is not None and asked <= bound
 
-    async def _execute(self, command: Command, reach: Reach, verb: Verb) -> None:
-        try:
+    async def _execute(self, command: Command, reach: Reach, verb: Verb, since: CommandState | None = None) -> None:
+        """`since`: the state that a restart found it in. Links come up after us: it waits for its own then."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + (_RESUME_WITHIN if since else math.inf)
+        reply = None
+        for pause in pauses():
             waited = command.expires - self._clock.wall()
-            if waited <= 0 and self._clock.state() is ClockState.SYNCED:
-                reply = self._end(
-                    command, CommandState.EXPIRED, "expired", "It expired before it could be carried out."
-                )
-            else:
-                executing = Reply(command.id, CommandState.EXECUTING, self._clock.boot())
-                await self._record(command, executing)
+            if loop.time() > give_up or (waited <= 0 and self._clock.state() is ClockState.SYNCED):
+                reply = self._too_late(command, since)
+                break
+            try:
+                if reply is None:
+                    await self._record(command, Reply(command.id, CommandState.EXECUTING, self._clock.boot()))
                 reply = await self._carry_out(command, reach)
-            await self._finish(command, verb, reply)
-        finally:
-            self._under_way.discard(command.id)
+                if since is None or reply.code not in _UNREACHED:
+                    break
+            except StorageError as error:
+                log.warning("command_waits_for_the_disk", command=command.id, why=str(error))
+            await asyncio.sleep(pause)
+        assert reply is not None
+        await self._finish(command, verb, reply)
+
+    def _too_late(self, command: Command, since: CommandState | None) -> Reply:
+        if since is CommandState.EXECUTING:
+            say = f"The gateway stopped while it was carried out, and {command.on} could not be asked since."
+            return self._end(command, CommandState.FAILED, "unknown_outcome", say)
+        return self._end(command, CommandState.EXPIRED, "expired", "It expired before it could be carried out.")
 
     async def _carry_out(self, command: Command, reach: Reach) -> Reply:
         try:
@@ -190,11 +208,9 @@ class Commands:
             if command.lease_s is not None:
                 reply = replace(reply, until=self._clock.wall() + command.lease_s * 1000)
                 state[_LEASE + key] = {"command": _document(command), "boot_id": self._clock.boot_id}
-        await self._emit(
-            [*records, reply], lane=Lane.EVENT, state=state | self._entry(command, reply) | self._forget_old()
-        )
-        if reply.state is CommandState.SUCCEEDED and command.lease_s is not None:
-            self._start_lease(key, command, command.lease_s)
+                # Before it is written down, which a full disk can delay: a lease that began must end.
+                self._start_lease(key, command, command.lease_s)
+        await self._write([*records, reply], state | self._entry(command, reply) | self._forget_old())
 
     def _start_lease(self, key: str, command: Command, seconds: float) -> None:
         assert self._tasks is not None
@@ -224,24 +240,20 @@ class Commands:
             ended = replace(self._end(command, CommandState.EXPIRED, "lease_ended", say), now=reply.now)
         else:
             ended = self._end(command, CommandState.EXPIRED, "lease_ended", say)
-        await self._emit(
-            [ended], lane=Lane.EVENT, state={_LEASE + key: None, f"setpoint/{key}": None} | self._entry(command, ended)
-        )
+        await self._write([ended], {_LEASE + key: None, f"setpoint/{key}": None} | self._entry(command, ended))
 
     async def _settle_the_past(self) -> None:
         """Commands that were open when the gateway stopped, and leases: both end now."""
+        coming = {_JOURNAL + command for command in self._under_way}
         for key in self._state.keys():  # noqa: SIM118 - a State is not a mapping
-            if key.startswith(_JOURNAL):
+            if key.startswith(_JOURNAL) and key not in coming:
                 await self._settle_command(cast("Mapping[str, Any]", self._state.get(key)))
             elif key.startswith(_LEASE):
                 held = cast("Mapping[str, Any]", self._state.get(key))
                 command = _command(held["command"])
                 assert self._tasks is not None
-                why = (
-                    "The gateway has started again."
-                    if held["boot_id"] == self._clock.boot_id
-                    else "A reboot ends leases."
-                )
+                is_same_boot = held["boot_id"] == self._clock.boot_id
+                why = "The gateway has started again." if is_same_boot else "A reboot ends leases."
                 self._tasks.create_task(self._release(key[len(_LEASE) :], command, why))
 
     async def _settle_command(self, entry: Mapping[str, Any]) -> None:
@@ -261,9 +273,7 @@ class Commands:
             say = f"{command.on} is no longer a device of this gateway."
             await self._record(command, self._end(command, CommandState.FAILED, "unknown_device", say))
             return
-        self._under_way.add(command.id)
-        again, again_verb = reach, verb
-        self._work.put_nowait(lambda: self._execute(command, again, again_verb))
+        self._work.put_nowait(partial(self._execute, command, reach, verb, state))
 
     async def _repeat(self, command: Command, entry: Mapping[str, Json] | None) -> None:
         """The same id again: say once more what became of it, and do nothing."""
@@ -277,6 +287,16 @@ class Commands:
             **{name: document[name] for name in ("code", "say", "now", "proof", "until") if name in document},
         )
         await self._emit([reply], lane=Lane.EVENT)
+
+    async def _write(self, records: Sequence[Record], state: Mapping[str, Json]) -> None:
+        """Record what has happened in the street, as soon as the disk takes it."""
+        for pause in pauses():
+            try:
+                await self._emit(records, lane=Lane.EVENT, state=state)
+            except StorageError:
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _record(self, command: Command, *replies: Reply) -> None:
         await self._emit(list(replies), lane=Lane.EVENT, state=self._entry(command, replies[-1]))
