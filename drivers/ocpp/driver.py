@@ -132,12 +132,7 @@ class Driver:
         connection = Connection(socket, charger)
         await charger.connected(connection)
         try:
-            async with asyncio.TaskGroup() as group:
-                asking = group.create_task(prepare(charger, connection, self._link.state, self._link.clock))
-                try:
-                    await connection.run()
-                finally:
-                    asking.cancel()
+            await connection.run(prepare(charger, connection, self._link.state, self._link.clock))
         finally:
             await charger.gone(connection)
         return socket

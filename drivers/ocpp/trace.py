@@ -3,10 +3,8 @@
 Whoever is shown them sees pseudonyms for tags, and no keys.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -20,8 +18,7 @@ _SECRET_KEYS = ("authorizationkey", "password", "passwd", "secret", "apn")
 _SECRET_FIELDS = ("csr", "certificatechain", "certificate", "data", "location", "remotelocation", "signature")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """`at`: seconds of the event loop."""
 
     at: float
@@ -33,7 +30,7 @@ class Trace:
     """As many of the last frames as fit MOST and MOST_CHARACTERS; one that is larger by itself is only counted."""
 
     def __init__(self) -> None:
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []
         self._held = 0
         self.too_large = 0
 
@@ -44,7 +41,7 @@ class Trace:
         self._frames.append(frame)
         self._held += len(frame.content)
         while len(self._frames) > MOST or self._held > MOST_CHARACTERS:
-            self._held -= len(self._frames.popleft().content)
+            self._held -= len(self._frames.pop(0).content)
 
     def frames(self) -> Sequence[Frame]:
         """Oldest first, as they came and went."""
