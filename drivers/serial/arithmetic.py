@@ -5,6 +5,7 @@ Affine, polynomial, table or words, then the unit; nothing else is ever computed
 
 import math
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal
@@ -28,6 +29,7 @@ def none(reason: Reason) -> Sample:
 
 
 _NONE = {reason: Sample(None, Quality.BAD, reason) for reason in Reason}
+_LARGEST = sys.float_info.max
 
 
 class Arithmetic:
@@ -42,8 +44,15 @@ class Arithmetic:
         self._digits = max(_digits(point.scale), _digits(point.offset))
         self._is_affine = not (point.polynomial or point.table or point.words)
         self._is_f32 = bool(point.type and point.type.startswith("f32")) or point.types is not None
-        self._is_text_number = point.type in (None, "number", "coordinate") and point.types is None
         self._invalid = frozenset(point.invalid)
+        self._is_canonical = self.conversion == (1, 0)
+        # In the canonical unit: where the frame says the unit itself, its number alone says nothing.
+        self._range = tuple(map(self._canonical, point.range)) if point.range else (-_LARGEST, _LARGEST)
+        self._saturates = math.inf if point.saturates is None else self._canonical(point.saturates)
+
+    def _canonical(self, value: float, conversion: tuple[float, float] | None = None) -> float:
+        factor, offset = conversion or self.conversion
+        return value if (factor, offset) == (1, 0) else _short(value * factor + offset)
 
     def sample(self, number: float, conversion: tuple[float, float] | None = None) -> Sample:
         """What `number` means; `conversion` where the frame gave the unit itself."""
@@ -58,13 +67,13 @@ class Arithmetic:
             value = self._value(number)
         except OverflowError:
             return none(Reason.OUT_OF_RANGE)
-        if value is None or (point.range and not point.range[0] <= value <= point.range[1]):
+        if value is None:
             return none(Reason.OUT_OF_RANGE)
-        factor, offset = conversion or self.conversion
-        canonical = value if factor == 1 and not offset else _short(value * factor + offset)
-        if not math.isfinite(canonical):
+        canonical = value if conversion is None and self._is_canonical else self._canonical(value, conversion)
+        low, high = self._range
+        if not low <= canonical <= high:
             return none(Reason.OUT_OF_RANGE)
-        if point.saturates is not None and value >= point.saturates:
+        if canonical >= self._saturates:
             return Sample(canonical, Quality.UNCERTAIN, Reason.OUT_OF_RANGE)
         return Sample(canonical)
 

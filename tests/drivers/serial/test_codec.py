@@ -202,6 +202,14 @@ def test_a_letter_decides_about_the_unit() -> None:
     assert codec.decode(b"10,N")["it"].value == pytest.approx(5.14444, abs=1e-5)
 
 
+def test_what_is_plausible_does_not_depend_on_the_letter() -> None:
+    codec = of_text(CSV, **{**WIND, "range": ["0", "60"], "saturates": "50"})
+    assert codec.decode(b"116,N")["it"].reason is Reason.OUT_OF_RANGE
+    assert codec.decode(b"116,N")["it"].quality is Quality.UNCERTAIN, "59.7 m/s"
+    assert codec.decode(b"61,N")["it"].quality is Quality.GOOD
+    assert codec.decode(b"61,M")["it"] == Sample(None, Quality.BAD, Reason.OUT_OF_RANGE)
+
+
 def test_a_state_is_known_by_its_whole_number() -> None:
     codec = of_text(CSV, words={"1234567": "on"})
     assert codec.decode(b"1234567")["it"] == Sample("on")
