@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivers.modbus.codec import Field
-from drivers.modbus.plan import Block, plan
+from drivers.modbus.lesson import Lesson
+from drivers.modbus.plan import Block, Named, lengthened, plan
 from drivers.modbus.settings import SETTING_EVERY, DeviceSettings, Profile
 from gateway.errors import DeviceError
 from gateway.model import Device, Quality, Reading, Reason
@@ -16,7 +17,9 @@ SILENT_SHARE = 0.05
 """All silent devices of a link together may take this part of its time."""
 LONGEST_PROBE = 300.0
 SAY_AGAIN = 300.0
-"""Seconds after which a point that is still bad says so again."""
+"""Seconds after which a point that is still bad says so again, and a refused register is asked for again."""
+SUSPECT = 60.0
+"""Seconds for which no question is asked whose answer would be as long as one that never came."""
 
 
 @dataclass(slots=True)
@@ -24,7 +27,7 @@ class Rate:
     """Points that are polled together; due on a grid from the device's start, so that nothing drifts."""
 
     every: float
-    fields: list[tuple[str, Field]]
+    fields: list[Named]
     due: float = -math.inf
 
 
@@ -42,14 +45,23 @@ class Polled:
         self.silent = False
         self.trouble = ""
         """The event that stands for its present state: "", device_fault or device_down."""
-        self._said: dict[str, tuple[str, float]] = {}
-        self._refused: set[str] = set()
-        self._plans: dict[tuple[float, ...], list[Block]] = {}
+        self.lesson = Lesson()
         self.rates = _rates(device.settings, self.profile)
         self.due = -math.inf
         """When to read it next, loop time."""
+        self._limits = self.profile.limits()
+        self._fields = self._there = [pair for rate in self.rates for pair in rate.fields]
+        self._said: dict[str, tuple[str, float]] = {}
+        self._refused: set[str] = set()
+        self._excluded: dict[str, float] = {}
+        """Fields that no request holds, and until when: the device does not have them."""
+        self._plans: dict[tuple[float, ...], list[Block]] = {}
         self._origin: float | None = None
         self._worth = 0
+        self._asked: dict[int, int] = {}
+        """By function: how many registers were asked for last."""
+        self._lost: dict[tuple[int, int], float] = {}
+        """(function, count) of questions without an answer, and until when it may still come."""
 
     def take_due(self, now: float, worth: int) -> list[Block]:
         """The blocks to read now; `worth`: see plan.plan. Deadlines that were missed are not made up for."""
@@ -59,14 +71,47 @@ class Polled:
         for rate in due:
             rate.due = self._origin + (math.floor((now + 0.001 - self._origin) / rate.every) + 1) * rate.every
         self.due = min(rate.due for rate in self.rates)
+        if any(until <= now for until in self._excluded.values()):
+            self._exclude({slug: until for slug, until in self._excluded.items() if until > now})
         if worth != self._worth:
             self._plans, self._worth = {}, worth
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
-            line = self.profile.line
-            fields = [pair for rate in due for pair in rate.fields]
-            self._plans[key] = plan(fields, longest=line.max_regs, hole=min(line.max_hole, worth))
+            fields = [pair for rate in due for pair in rate.fields if pair[0] not in self._excluded]
+            self._plans[key] = plan(fields, self._limits, worth)
+        self.lesson = Lesson()
         return self._plans[key]
+
+    def as_asked(self, block: Block, now: float) -> Block:
+        """`block` as it is to be asked: of another length than the last answer, and than any that is still to come."""
+        last = self._asked.get(block.fc, 0)
+        self._lost = {shape: until for shape, until in self._lost.items() if until > now}
+        lost = {count for fc, count in self._lost if fc == block.fc}
+        asked = lengthened(block, self._there, self._limits, {last, *lost})
+        if asked.count in lost:
+            asked = lengthened(block, self._there, self._limits, lost)
+        self._asked[block.fc] = asked.count
+        return asked
+
+    def missed(self, asked: Block, now: float) -> None:
+        """No answer came."""
+        self._lost[asked.fc, asked.count] = now + SUSPECT
+
+    def refuses_more(self, block: Block, asked: Block) -> None:
+        """`block` was refused in a longer request."""
+        self.lesson.refused_more(block, asked, self._limits)
+
+    def learn(self, now: float) -> None:
+        """The poll is over."""
+        excluded = self._excluded | dict.fromkeys(self.lesson.culprits, now + SAY_AGAIN)
+        if self.lesson.learn(self._limits) or excluded != self._excluded:
+            self._exclude(excluded)
+
+    def _exclude(self, excluded: dict[str, float]) -> None:
+        self._excluded, self._plans = excluded, {}
+        lacking = tuple((field.fc, field.addr, field.end - 1) for slug, field in self._fields if slug in excluded)
+        self._there = [pair for pair in self._fields if pair[0] not in excluded]
+        self._limits.forbidden = (*self.profile.limits().forbidden, *lacking)
 
     def good(self, slugs: Iterable[str]) -> None:
         for slug in slugs:
@@ -87,11 +132,12 @@ class Polled:
                 readings.append(Reading(self.point_ids[slug], None, at, Quality.BAD, error.reason))
         return readings
 
-    def fall_silent(self, now: float, cost: float, silent: int) -> None:
-        """Ask again so seldom that `silent` such devices, each costing `cost` seconds, leave the line to the others."""
+    def fall_silent(self, now: float, cost: float, silent: int, others: int) -> None:
+        """Ask again so seldom that `silent` such devices, each costing `cost` seconds, leave the line to `others`."""
         self.silent = True
-        pause = min(LONGEST_PROBE, cost * silent / SILENT_SHARE)
-        self.due = now + max(pause, self.rates[0].every)
+        self._exclude({})  # what comes back may be another device
+        share = SILENT_SHARE if others else 1.0
+        self.due = now + max(min(LONGEST_PROBE, cost * silent / share), self.rates[0].every)
         for rate in self.rates:
             rate.due = now
 
@@ -114,10 +160,18 @@ class Polled:
 
 def _rates(settings: DeviceSettings, profile: Profile) -> list[Rate]:
     rates: dict[float, Rate] = {}
-    for slug, field in profile.fields():
-        every = settings.every or profile.points[slug].every or EVERY
-        rates.setdefault(every, Rate(every, [])).fields.append((slug, field))
-    for slug, field in profile.writable():
-        every = profile.writes[slug].every or SETTING_EVERY
-        rates.setdefault(every, Rate(every, [])).fields.append((slug, field))
+    for slug, field in (*profile.fields(), *profile.writable()):
+        rate = _every(slug, settings, profile)
+        rates.setdefault(rate, Rate(rate, [])).fields.append((slug, field))
     return [rates[every] for every in sorted(rates)]
+
+
+def _every(slug: str, settings: DeviceSettings, profile: Profile) -> float:
+    """Seconds between polls: what the site says of the point, its quantity or the device, else the profile."""
+    place = profile.points.get(slug) or profile.writes[slug]
+    for told in (settings.points.get(slug), settings.quantities.get(place.quantity)):
+        if told and told.every:
+            return told.every
+    if slug in profile.writes:
+        return place.every or SETTING_EVERY
+    return settings.every or place.every or EVERY

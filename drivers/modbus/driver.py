@@ -5,22 +5,22 @@ request in two; the owner takes orders before each request.
 """
 
 import asyncio
-import math
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from drivers.modbus.codec import decode, decode_at, encode, same
+from drivers.modbus.codec import decode_at
 from drivers.modbus.device import Polled
-from drivers.modbus.frames import SILENT, NoAnswer, Refused
+from drivers.modbus.frames import ABOUT_REGISTERS, SILENT, NoAnswer, Refused
+from drivers.modbus.orders import Order, order
+from drivers.modbus.pace import Pace
 from drivers.modbus.plan import Block
-from drivers.modbus.settings import Settings, WritePoint
+from drivers.modbus.settings import Settings
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
-from gateway.model import Command, CommandState, Event, Lane, Quality, Reading, Reason, Record, Reply
+from gateway.model import Command, Event, Lane, Quality, Reading, Reason, Record, Reply
 from gateway.ports import Emit, Link
 
 if TYPE_CHECKING:
@@ -33,26 +33,18 @@ LOOK_AGAIN = 0.25
 """Seconds between two looks whether the adapter is back."""
 
 
-@dataclass(slots=True)
-class _Order:
-    device: Polled
-    slug: str
-    value: float
-    command: Command
-    done: "asyncio.Future[Reply]"
-
-
 class Driver:
     """See gateway.ports.Driver."""
 
     def __init__(self, link: Link) -> None:
         assert isinstance(link.settings, Settings)
         self._link = link
-        self._timeout = link.settings.timeout
         self._devices = [Polled(device) for device in link.devices]
-        self._wire = _wire(link, {device.unit: device.profile.line.min_gap for device in self._devices})
+        paces = {device.unit: _pace(device, link.settings) for device in self._devices}
+        self._slowest = max([link.settings.timeout, *(pace.longest for pace in paces.values())])
+        self._wire = _wire(link, paces)
         self._unplugged = False
-        self._orders: deque[_Order] = deque()
+        self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
         self._up = False
 
@@ -76,27 +68,27 @@ class Driver:
             self._up = False
             self._wire.close()
             while self._orders:
-                _refuse(self._orders.popleft(), CommandError("link_down", f"{self._link.name} went down."))
+                self._orders.popleft().refuse(CommandError("link_down", f"{self._link.name} went down."))
 
     async def execute(self, command: Command) -> Reply:
         """Carry out `set` on `asset/device/slug`, proved by reading back. CommandError or DeviceError otherwise."""
-        order = self._order(command)
+        put = order(command, self._devices)
         if not self._up:
-            raise CommandError("link_down", f"{self._link.name} is down; {order.device.id} cannot be reached.")
-        self._orders.append(order)
+            raise CommandError("link_down", f"{self._link.name} is down; {put.device.id} cannot be reached.")
+        self._orders.append(put)
         self._news.set()
-        return await order.done
+        return await put.done
 
     async def _turn(self, emit: Emit) -> None:
-        """One poll, one order, or a nap."""
+        """One poll, the orders that wait, or a nap."""
         now = self._now()
         device = min(self._devices, key=_DUE, default=None)
         due = min(device.due if device else now + NAP, now + NAP)
         self._alive(max(0.0, due - now))
-        if self._orders:
-            await self._obey(emit)
-        elif device and due <= now:
+        if device and due <= now:
             await self._poll(device, emit)
+        elif self._orders:
+            await self._obey(emit)
         else:
             self._news.clear()
             try:
@@ -106,39 +98,57 @@ class Driver:
                 pass
 
     async def _poll(self, device: Polled, emit: Emit) -> None:
-        now, lost = self._now(), 0.0
+        """Ask for everything that is due; orders go before each question."""
         readings: list[Reading] = []
         say = ""
-        silent: DeviceError | None = None
-        for block in device.take_due(now, self._wire.worth(device.unit)):
-            self._alive()
+        blocks = deque(device.take_due(self._now(), self._wire.worth(device.unit)))
+        while blocks:
+            block = blocks.popleft()
             await self._obey(emit)
-            slugs = [slug for slug, _ in block.fields]
             started = self._now()
             try:
                 words = await self._read(device, block)
             except (NoAnswer, Refused) as error:
-                if error.reason == Reason.COMM_FAILURE:  # a gateway that waited in vain (11) is silence, too
-                    silent, lost = error, self._now() - started
+                # A gateway that waited in vain (11) is silence, too.
+                if isinstance(error, NoAnswer) or error.reason == Reason.COMM_FAILURE:
+                    readings += self._fall_silent(device, error, readings, self._now() - started)
+                    fix = error.fix if isinstance(error, NoAnswer) else SILENT
+                    say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {error}. {fix}"
                     break
-                say = _refused(device, block, error)
-                readings += device.bad(slugs, error, self._now(), self._at())
+                parts = device.lesson.parts(block, error)
+                blocks.extendleft(reversed(parts))
+                if not parts:
+                    say = _refused(device, block, error)
+                    readings += device.bad(block.slugs, error, self._now(), self._at())
                 continue
+            device.lesson.passed()
             readings += self._decode(device, block, words)
-            device.good(slugs)
-        if silent:
-            said = {reading.point for reading in readings}
-            rest = [slug for slug, point in device.point_ids.items() if point not in said]
-            readings += device.bad(rest, silent, self._now(), self._at())
-            others = sum(each.silent for each in self._devices if each is not device)
-            device.fall_silent(self._now(), lost + self._wire.afterwards, others + 1)
-            fix = silent.fix if isinstance(silent, NoAnswer) else SILENT
-            say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {silent}. {fix}"
+            device.good(block.slugs)
         else:
-            device.silent = False
+            self._answers(device)
+        device.learn(self._now())
         if not await self._tell(emit, readings):
             device.unsaid()
         await self._tell_state(emit, device, say)
+
+    def _fall_silent(
+        self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float
+    ) -> list[Reading]:
+        """What has no value now, but for those of `readings`."""
+        said = {reading.point for reading in readings}
+        rest = [slug for slug, point in device.point_ids.items() if point not in said]
+        silent = 1 + sum(each.silent for each in self._devices if each is not device)
+        others = len(self._devices) - silent
+        device.fall_silent(self._now(), lost + 2 * self._wire.afterwards, silent, others)
+        return device.bad(rest, error, self._now(), self._at())
+
+    def _answers(self, device: Polled) -> None:
+        """It speaks. If it was silent, what silenced it may be over for the other silent ones, too: they are asked."""
+        if device.silent:
+            for each in self._devices:
+                if each.silent:
+                    each.due = min(each.due, self._now())
+            device.silent = False
 
     async def _tell_state(self, emit: Emit, device: Polled, say: str) -> None:
         state = device.state()
@@ -149,13 +159,26 @@ class Driver:
             device.trouble = state
 
     async def _read(self, device: Polled, block: Block) -> list[int]:
-        """Once more where an answer is lost: gateways close idle connections. A silent device gets no second try."""
-        try:
-            return await self._wire.read(device.unit, block.fc, block.addr, block.count)
-        except NoAnswer:
-            if device.silent:
-                raise
-        return await self._wire.read(device.unit, block.fc, block.addr, block.count)
+        """The registers of `block`, which may be asked for in a longer request.
+
+        Once more where an answer is lost: gateways close idle connections. A silent device gets no second try.
+        """
+        has_second_try = not device.silent
+        while True:
+            asked = device.as_asked(block, self._now())
+            try:
+                words = await self._wire.read(device.unit, asked.fc, asked.addr, asked.count)
+            except NoAnswer:
+                device.missed(asked, self._now())
+                if not has_second_try:
+                    raise
+                has_second_try = False
+            except Refused as error:
+                if asked == block or error.code not in ABOUT_REGISTERS:
+                    raise
+                device.refuses_more(block, asked)
+            else:
+                return words[block.addr - asked.addr :][: block.count]
 
     def _decode(self, device: Polled, block: Block, words: list[int]) -> list[Reading]:
         at = self._at()
@@ -177,72 +200,51 @@ class Driver:
             return False
         return True
 
-    # Commands
-
-    def _order(self, command: Command) -> _Order:
-        device_id, _, slug = command.on.rpartition("/")
-        device = next((each for each in self._devices if each.id == device_id), None)
-        if command.do != "set" or device is None or slug not in device.settings:
-            raise CommandError("unknown_verb", f"{command.on} takes no `{command.do}`.")
-        value = command.args.get("value")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise CommandError("bad_argument", f"{command.on} takes a number; {value!r} was asked.")
-        _check_bounds(command.on, device.profile.writes[slug], float(value))
-        return _Order(device, slug, float(value), command, asyncio.get_running_loop().create_future())
-
     async def _obey(self, emit: Emit) -> None:
-        while self._orders:
+        """The orders that wait now, not those that come meanwhile: a flood of them does not stop the polling."""
+        self._alive()
+        for _ in range(len(self._orders)):
             self._alive()
-            order = self._orders.popleft()
-            if order.done.done():
+            put = self._orders.popleft()
+            if put.done.done():
                 continue
             try:
-                reading = await self._write(order)
+                reading = await self._carry_out(put)
             except (CommandError, DeviceError) as error:
-                _refuse(order, error)
+                put.refuse(error)
                 continue
             except (LinkError, asyncio.CancelledError):
-                _refuse(
-                    order, CommandError("link_down", f"{self._link.name} went down while {order.command.on} was set.")
-                )
+                put.refuse(CommandError("link_down", f"{self._link.name} went down while {put.command.on} was set."))
                 raise
-            now = {"value": reading.value}
-            reply = Reply(order.command.id, CommandState.SUCCEEDED, reading.at, now=now, proof="readback")
-            if not order.done.done():
-                order.done.set_result(reply)
+            if not put.done.done():
+                put.done.set_result(put.reply(reading))
             await self._tell(emit, [reading])
 
-    async def _write(self, order: _Order) -> Reading:
+    async def _carry_out(self, put: Order) -> Reading:
         """Write, and believe only what is read back, even when the answer to the write was lost."""
-        device, on = order.device, order.command.on
-        field = device.settings[order.slug]
-        words = encode(field, order.value)
+        on = put.command.on
         lost: NoAnswer | None = None
+        if not put.is_rehearsal:
+            try:
+                await self._wire.write(put.unit, put.place.fc, put.field.addr, put.words)
+            except Refused as error:
+                raise DeviceError(f"{on} refuses {put.value:g}: {error}. Check that it may be set now.") from None
+            except NoAnswer as error:
+                lost = error
         try:
-            await self._wire.write(device.unit, device.profile.writes[order.slug].fc, field.addr, words)
-        except Refused as error:
-            raise DeviceError(f"{on} refuses {order.value:g}: {error}. Check that it may be set now.") from None
-        except NoAnswer as error:
-            lost = error
-        try:
-            read = await self._wire.read(device.unit, field.fc, field.addr, field.width)
+            words = await self._read(put.device, put.block)
         except (NoAnswer, Refused) as error:
-            why = f"{on} was told {order.value:g}, but it cannot be read back: {error}. Read it before you try again."
+            if put.is_rehearsal:
+                raise DeviceError(f"{on} cannot be read: {error}. Nothing was written.") from None
+            why = f"{on} was told {put.value:g}, but it cannot be read back: {error}. Read it before you try again."
             raise CommandError("unconfirmed", why) from None
-        value, reason = decode(field, read)
-        if not same(field, words, read):
-            cause = f"; {lost}" if lost else ""
-            said = f"{value:g}" if isinstance(value, int | float) else "no value"
-            raise CommandError(
-                "unconfirmed", f"{on} was told {order.value:g} but says {said}{cause}. Check the device."
-            )
-        device.good([order.slug])
-        quality = Quality.BAD if reason else Quality.GOOD
-        return Reading(device.point_ids[order.slug], value, self._at(), quality, reason, context="command")
+        reading = put.proved(words, lost, self._at())
+        put.device.good([put.slug])
+        return reading
 
     def _alive(self, asleep: float = 0.0) -> None:
         """Heard from again after one question at the latest: two tries, each after a connection or a quiet line."""
-        self._link.alive(asleep + 12 * self._timeout + NAP)
+        self._link.alive(asleep + 12 * self._slowest + NAP)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -251,31 +253,22 @@ class Driver:
         return self._link.clock.boot()
 
 
-def _wire(link: Link, gaps: Mapping[int, float]) -> "Tcp | Line":
+def _pace(device: Polled, settings: Settings) -> Pace:
+    """The site's word on how long an answer may take is the last one; without it, the maker's counts."""
+    line = device.profile.line
+    typical, longest = line.answer or (0.0, settings.timeout)
+    if "timeout" in settings.model_fields_set:
+        longest = settings.timeout
+    return Pace(longest, typical, line.min_gap)
+
+
+def _wire(link: Link, paces: Mapping[int, Pace]) -> "Tcp | Line":
     settings = link.settings
     if settings.host:
-        return Tcp(settings.host, settings.port, settings.timeout)
+        return Tcp(settings.host, settings.port, settings.timeout, paces)
     from drivers.modbus.line import Line
 
-    return Line(link.name, settings, gaps)
-
-
-def _check_bounds(on: str, place: WritePoint, value: float) -> None:
-    """CommandError where `value`, canonical, is not what the profile allows."""
-    factor, offset = place.conversion
-    allowed = sorted(each * factor + offset for each in (place.values or place.bounds) if each is not None)
-    unit = place.canonical_unit
-    if value > allowed[-1] or value < allowed[0]:
-        code = "above_bound" if value > allowed[-1] else "below_bound"
-        raise CommandError(code, f"{on} takes {allowed[0]:g} to {allowed[-1]:g} {unit}; {value:g} {unit} was asked.")
-    if place.values and value not in allowed:
-        listed = ", ".join(f"{each:g}" for each in allowed)
-        raise CommandError("not_a_choice", f"{on} takes {listed} {unit}; {value:g} {unit} was asked.")
-
-
-def _refuse(order: _Order, error: CommandError | DeviceError) -> None:
-    if not order.done.done():
-        order.done.set_exception(error)
+    return Line(link.name, settings, paces)
 
 
 def _refused(device: Polled, block: Block, error: DeviceError) -> str:

@@ -18,6 +18,8 @@ _PAIR = struct.Struct(">HH")
 LONGEST = 254
 """Unit and PDU, as the length field counts them."""
 
+EVERYBODY = 0
+"""The unit id that every device on a line obeys and none answers (MODBUS over Serial Line V1.02, 2.2)."""
 READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL = 3, 4, 6, 16
 
 EXCEPTIONS = {
@@ -28,6 +30,8 @@ EXCEPTIONS = {
     11: ("gateway: the device did not answer", Reason.COMM_FAILURE),
 }  # fmt: skip
 
+ABOUT_REGISTERS = (2, 3)
+"""Exceptions that refuse an address, or how much was asked for: another request may pass."""
 
 SILENT = "Check its power, its unit id and its wiring."
 

@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from drivers.modbus import rtu
-from drivers.modbus.frames import WRITE_ONE, NoAnswer, Refused, Request, ask
+from drivers.modbus.frames import EVERYBODY, WRITE_ONE, NoAnswer, Refused, Request, ask
 from drivers.modbus.link import Settings
+from drivers.modbus.pace import Pace
 from gateway import tty
 from gateway.errors import DeviceError, LinkError
 
 FAST = 1.75e-3
 """Seconds of silence between frames above 19200 Bd (MODBUS over Serial Line V1.02, 2.5.1.1)."""
+BROADCAST_TURNAROUND = 0.15
+"""Seconds in which every device does what all were told (MODBUS over Serial Line V1.02, 2.4.1: 100 to 200 ms)."""
 UNACKNOWLEDGED = 10_000
 """Milliseconds after which a serial server that takes no bytes is given up."""
 LONGEST_HEARD = 4096
@@ -32,17 +35,16 @@ class _Outlet(Protocol):
 
 
 class Line:
-    """Opens when first asked. One task uses it. `gaps`: seconds of silence that a unit wants before a question."""
+    """Opens when first asked. One task uses it."""
 
-    def __init__(self, name: str, settings: Settings, gaps: Mapping[int, float]) -> None:
+    def __init__(self, name: str, settings: Settings, paces: Mapping[int, Pace]) -> None:
         self.peer = str(settings.port)
-        self._name, self._settings, self._gaps = name, settings, gaps
-        self._timeout = settings.timeout
+        self._name, self._settings, self._paces = name, settings, dict(paces)
         self.character = settings.character
         """Seconds that a byte takes on the wire."""
         self.silence = 3.5 * self.character if settings.baud <= 19200 else FAST
-        self.afterwards = settings.timeout
-        """Seconds for which a question without a clean answer blocks the line, over and above the wait for it."""
+        self.afterwards = max([settings.timeout, *(pace.longest for pace in paces.values())])
+        """Seconds that the line rests after the time of a question without a clean answer is over."""
         self._outlet: _Outlet | None = None
         self._asked = b""
         self._heard = bytearray()
@@ -51,8 +53,6 @@ class Line:
         """Loop times: when the last byte went over the wire, and until when late answers may come."""
         self._echoes = False
         self._last_asked = 0
-        self._turnaround: dict[int, float] = {}
-        """Seconds that each unit thinks, the shortest measured."""
         self._doubled: set[int] = set()
         """Units of which an answer came that nobody had asked for."""
         self._gone: LinkError | None = None
@@ -75,7 +75,7 @@ class Line:
         else:
             self._outlet = _Device(self, await self._opened())
         # Whoever owned the line before us may have asked something.
-        self._suspect = loop.time() + self._timeout
+        self._suspect = loop.time() + self.afterwards
 
     async def _opened(self) -> tty.Port:
         """A thread cannot be cancelled: who was cancelled here leaves the port that it opens to the next."""
@@ -111,38 +111,59 @@ class Line:
 
         A question more costs 13 characters, the silences and the device's thinking; a register two characters.
         """
-        silences = self.silence + max(self.silence, self._gaps.get(unit, 0.0))
-        return int((13 * self.character + silences + self._turnaround.get(unit, 0.0)) / (2 * self.character))
+        pace = self._pace(unit)
+        silences = self.silence + max(self.silence, pace.gap)
+        return int((13 * self.character + silences + (pace.turnaround or 0.0)) / (2 * self.character))
+
+    def _pace(self, unit: int) -> Pace:
+        return self._paces.setdefault(unit, Pace(self._settings.timeout))
 
     async def read(self, unit: int, fc: int, addr: int, count: int) -> list[int]:
         """`count` registers from `addr`. NoAnswer, Refused; LinkError: the port or the serial server is gone."""
+        if unit == EVERYBODY:
+            raise NoAnswer("unit 0 is everybody, and nobody answers for all", "Write its own address, 1 to 247.")
         frame = await self._answer(Request(0, unit, fc, addr, count))
         return [int.from_bytes(frame[at : at + 2], "big") for at in range(3, len(frame) - 2, 2)]
 
     async def write(self, unit: int, fc: int, addr: int, words: Sequence[int]) -> None:
-        """Write registers from `addr`: function 6 or 16. Errors as in `read`."""
-        await self._answer(Request(0, unit, fc, addr, len(words), tuple(words)))
+        """Write registers from `addr`: function 6 or 16. Errors as in `read`; what everybody is told nobody answers."""
+        request = Request(0, unit, fc, addr, len(words), tuple(words))
+        if unit != EVERYBODY:
+            await self._answer(request)
+            return
+        outlet, _ = await self._send(request)
+        self._busy += BROADCAST_TURNAROUND
+        if outlet is not self._outlet:
+            await self.open()
+
+    async def _send(self, request: Request) -> tuple["_Outlet", float]:
+        """Put a question on the line as soon as it is quiet; when that was."""
+        await self.open()
+        await self._quiet(max(self.silence, self._pace(request.unit).gap))
+        await self.open()  # it may have been lost meanwhile
+        outlet = self._outlet
+        assert outlet
+        loop = asyncio.get_running_loop()
+        self._asked, self._heard, self._last_asked = rtu.seal(ask(request)), bytearray(), request.unit
+        self._waiting = None if request.unit == EVERYBODY else loop.create_future()
+        self._errors = outlet.errors() if isinstance(outlet, _Device) else None
+        sent = loop.time()
+        outlet.write(self._asked)
+        self._busy = sent + len(self._asked) * self.character
+        return outlet, sent
 
     async def _answer(self, request: Request) -> bytes:
-        await self.open()
+        _, sent = await self._send(request)
+        assert self._waiting
         loop = asyncio.get_running_loop()
-        asked = rtu.seal(ask(request))
-        await self._quiet(max(self.silence, self._gaps.get(request.unit, 0.0)))
-        await self.open()  # it may have been lost meanwhile
-        assert self._outlet
-        self._asked, self._heard, self._last_asked = asked, bytearray(), request.unit
-        self._waiting = loop.create_future()
-        self._errors = self._outlet.errors() if isinstance(self._outlet, _Device) else None
+        pace = self._pace(request.unit)
+        travel = (len(self._asked) + rtu.answer_length(self._asked)) * self.character
+        within = pace.within
         clean = False
         try:
-            self._outlet.write(asked)
-            self._busy = loop.time() + len(asked) * self.character
-            travel = (len(asked) + rtu.answer_length(asked)) * self.character
-            sent = loop.time()
-            async with asyncio.timeout(self._timeout + travel):
+            async with asyncio.timeout_at(sent + travel + within):
                 answer = await self._waiting
-            thought = max(0.0, loop.time() - sent - travel)
-            self._turnaround[request.unit] = min(thought, self._turnaround.get(request.unit, thought))
+            pace.took(max(0.0, loop.time() - sent - travel))
             if request.unit in self._doubled:
                 await self._expect_nothing_more(request.unit)
             clean = True
@@ -150,17 +171,19 @@ class Line:
             clean = True
             raise
         except TimeoutError:
-            raise self._why_none() from None
+            pace.missed()
+            raise self._why_none(within) from None
         finally:
             self._waiting = None
             if not clean:
-                self._suspect = loop.time() + self._timeout
+                # However soon it was given up: it may have all its time, and the slowest device's on top.
+                self._suspect = sent + travel + pace.longest + self.afterwards
         return answer
 
     async def _quiet(self, gap: float) -> None:
         """Until nothing may come any more and the line was silent for `gap`: by deadlines, so that no time is lost."""
         loop = asyncio.get_running_loop()
-        patience = loop.time() + 4 * self._timeout + gap
+        patience = loop.time() + 6 * self.afterwards + gap
         while (ready := max(self._busy + gap, self._suspect)) > (now := loop.time()):
             if now > patience:
                 raise NoAnswer(
@@ -171,7 +194,7 @@ class Line:
 
     async def _expect_nothing_more(self, unit: int) -> None:
         """Two answers came to a question before. NoAnswer: they do again; else it was a late one."""
-        await asyncio.sleep(self._timeout)
+        await asyncio.sleep(self.afterwards)
         if len(self._heard) >= rtu.SHORTEST:
             raise NoAnswer(
                 f"two answers come to each question, two devices have address {unit}",
@@ -218,7 +241,7 @@ class Line:
             return
         if any(frame[0] == self._last_asked for frame in rtu.answers(bytes(self._heard))):
             self._doubled.add(self._last_asked)
-        self._suspect = max(self._suspect, self._busy + self._timeout)
+        self._suspect = max(self._suspect, self._busy + self.afterwards)
 
     def _without_echo(self) -> bytes:
         """What has come but for the question itself, which an adapter may hear as it speaks.
@@ -233,18 +256,16 @@ class Line:
             self._echoes = True
         return heard[at + len(self._asked) :] if self._echoes else heard
 
-    def _why_none(self) -> NoAnswer:
+    def _why_none(self, within: float) -> NoAnswer:
         """The time is over: what the bytes say, and the kernel's counters."""
         heard = self._without_echo()
         if not heard and self._echoes:
             return NoAnswer(
-                f"no answer within {self._timeout:g} s; the adapter hears only its own question",
+                f"no answer within {within:.2g} s; the adapter hears only its own question",
                 "Check the device's power, its unit id, and A and B behind the adapter.",
             )
         if not heard:
-            return NoAnswer(
-                f"no answer within {self._timeout:g} s, not one byte", "Check power and unit id, swap A and B."
-            )
+            return NoAnswer(f"no answer within {within:.2g} s, not one byte", "Check power and unit id, swap A and B.")
         now = self._outlet.errors() if isinstance(self._outlet, _Device) else None
         spoilt = now is not None and self._errors is not None and now > self._errors
         found = None if spoilt else rtu.why_none(self._asked, heard)

@@ -103,6 +103,8 @@ class Place(ProfilePoint):
     sign: Literal["import_positive", "export_positive"] = "import_positive"
     """`export_positive`: the device counts delivered power as positive; the gateway turns it round."""
     counter: Counter | None = None
+    alone: bool = False
+    """The device answers this address only in a request of its own."""
     invalid: Sequence[Invalid] | None = None
     """Raw patterns, high word first, that mean "no value": [0x7FFFFFFF]; left out, those of the type."""
     range: tuple[float, float] | None = None
@@ -222,6 +224,8 @@ class WritePoint(Place):
     max: float | None = None
     values: Sequence[float] = ()
     """The only values the device takes, in `unit`, where it does not take all between `min` and `max`."""
+    broadcast: bool = False
+    """It is written to unit 0: every device on the line takes it and none answers; this one is read back."""
     confirm: Literal["readback"] = "readback"
     role: Literal["operator", "commission"] = "commission"
 

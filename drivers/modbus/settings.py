@@ -9,6 +9,7 @@ from pydantic import Field as Key
 from drivers.modbus.codec import Field, encode
 from drivers.modbus.identify import Check, Told, Verify
 from drivers.modbus.link import Settings
+from drivers.modbus.plan import Limits
 from drivers.modbus.points import SETTING_EVERY, Defaults, Place, ReadPoint, WritePoint
 from gateway.document import Location, Mistake
 from gateway.fields import Duration, Slug, Whole, Written
@@ -40,11 +41,22 @@ def _unit(address: int) -> int:
     return address
 
 
+class PolledKeys(Written):
+    """What a site says of some points of one device."""
+
+    every: Annotated[Duration, Key(gt=0)] | None = None
+    """Poll interval; wins over the device's and the profile's."""
+
+
 class DeviceSettings(DeviceKeys):
     """A device on a Modbus link."""
 
     address: Annotated[int, Key(ge=0, le=255), AfterValidator(_unit)]
     """Unit id: 1 to 247; 0 or 255 for a device that speaks TCP itself."""
+    quantities: Mapping[str, PolledKeys] = {}
+    """What holds for all its points of a quantity: {energy_active: {every: 60s}}."""
+    points: Mapping[Slug, PolledKeys] = {}
+    """What holds for one point, by its slug: {frequency: {every: 1min}}."""
 
 
 class Line(Written):
@@ -56,6 +68,10 @@ class Line(Written):
     """Only even addresses and even counts."""
     max_hole: Annotated[int, Key(ge=0, le=124)] = 0
     """Unassigned registers that a block may read over: only where the device answers them."""
+    forbidden: Mapping[
+        Annotated[Whole, Key(ge=3, le=4)], Sequence[tuple[Annotated[Whole, Key(ge=0)], Annotated[Whole, Key(le=65535)]]]
+    ] = {}
+    """Registers that no request reads over, by function, first and last as on the wire: {4: [[0x100, 0x10F]]}."""
     min_gap: Duration = 0.0
     """Silence before a request on a serial line; a TCP gateway paces its own line."""
     serial: Annotated[str, StringConstraints(pattern=r"^[0-9]+ [78][NEO][12]$")] | None = None
@@ -157,6 +173,10 @@ class Profile(Head):
         if self.line.pairs and (field.addr % 2 or field.width % 2):
             why = f"{field.addr:#06x} breaks `pairs`: even addresses and even counts only"
             raise Mistake("bad_value", why, "Use the address on the wire, which starts at 0.", ("addr",))
+        for first, last in self.line.forbidden.get(field.fc, ()):
+            if field.addr <= last and field.end > first:
+                why = f"{field.addr:#06x} lies in the forbidden registers {first:#06x} to {last:#06x}"
+                raise Mistake("bad_register", why, "Remove the point, or correct `forbidden`.", ("addr",))
 
     def wire(self, written: int, fc: int) -> tuple[int, int]:
         """(read function, address on the wire) of an address as this profile writes them. Mistake: there is none."""
@@ -176,6 +196,12 @@ class Profile(Head):
             fix = f"Addresses there go from 0 to 65535; `address_base` is `{self.address_base}`."
             raise Mistake("bad_address_base", why, fix, _ADDR)
         return found
+
+    def limits(self) -> Limits:
+        """What one request may ask."""
+        forbidden = tuple((fc, first, last) for fc, spans in self.line.forbidden.items() for first, last in spans)
+        alone = frozenset(slug for slug, place in (*self.points.items(), *self.writes.items()) if place.alone)
+        return Limits(self.line.max_regs, self.line.max_hole, alone, forbidden)
 
     def fields(self) -> Iterator[tuple[str, Field]]:
         """The polled points, by slug."""
@@ -223,7 +249,8 @@ def verbs(profile: Profile, settings: DeviceSettings) -> dict[str, Verb]:
         factor, offset = place.conversion
         ends = sorted(end * factor + offset for end in place.bounds if end is not None)
         argument = Argument(unit=place.canonical_unit, minimum=ends[0], maximum=ends[-1])
-        found[f"set:{slug}"] = Verb("set", {"value": argument}, role=place.role)
+        rehearsal = Argument(choices=("yes",), optional=True)
+        found[f"set:{slug}"] = Verb("set", {"value": argument, "dry_run": rehearsal}, role=place.role)
     return found
 
 

@@ -6,9 +6,10 @@ connection is closed: a new one cannot carry an old reply.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drivers.modbus.frames import NoAnswer, Refused, Request, ask, find_answer
+from drivers.modbus.pace import Pace
 from gateway.errors import DeviceError, LinkError
 
 
@@ -20,9 +21,10 @@ class Tcp:
     afterwards = 0.0
     """A question without an answer blocks nothing: its connection is closed."""
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+    def __init__(self, host: str, port: int, timeout: float, paces: Mapping[int, Pace] = {}) -> None:
         self.peer = f"{host}:{port}"
         self._host, self._port, self._timeout = host, port, timeout
+        self._paces = dict(paces)
         self._connection: _Connection | None = None
         self._transaction = 0
 
@@ -61,16 +63,22 @@ class Tcp:
         assert self._connection
         self._transaction = self._transaction % 0xFFFF + 1
         question = ask(Request(self._transaction, unit, fc, addr, count, tuple(words)))
+        pace = self._paces.setdefault(unit, Pace(self._timeout))
         clean = False
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        within = pace.within
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(within):
                 answer = await self._connection.ask(question)
+            pace.took(loop.time() - asked)
             clean = True
         except Refused:
             clean = True
             raise
         except TimeoutError:
-            raise NoAnswer(f"no answer within {self._timeout:g} s") from None
+            pace.missed()
+            raise NoAnswer(f"no answer within {within:.2g} s") from None
         else:
             return answer
         finally:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from drivers.modbus import frames
-from drivers.modbus.frames import NoAnswer
+from drivers.modbus.frames import NoAnswer, Request
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import CommandState, Lane, Quality
 
-from .conftest import SELF_IDENTIFYING, make_device, order, running
+from .conftest import SELF_IDENTIFYING, Street, make_device, order, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from drivers.modbus.emulator import Fault
 
 MISFRAMED: list[Fault] = [
@@ -135,18 +137,76 @@ async def test_no_fault_ever_makes_a_value(fault: Fault) -> None:
         assert street.wrong() == []
 
 
+def without(*addrs: int) -> Callable[[Street], None]:
+    """The emulated device does not have these registers: a request that holds one is refused."""
+
+    def lose(street: Street) -> None:
+        unit = street.emulator._by_id["a/m"]
+        read = unit.read
+
+        def refuse(request: Request, now: float) -> tuple[int, ...] | int:
+            lacks = any(request.addr <= addr < request.addr + request.count for addr in addrs)
+            return 2 if lacks else read(request, now)
+
+        unit.read = refuse  # type: ignore[method-assign]
+
+    return lose
+
+
 async def test_only_what_is_refused_is_bad() -> None:
-    """A block that the device does not have costs its own points only, and is said."""
+    """One register that the device does not have costs its own point only, and is said; what is left is one request."""
+    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
+        without(3)(street)
+        await street.until(lambda r: bool(r.events))
+        event = street.recorder.events[0]
+        assert event.kind == "device_fault"
+        assert "refuses input registers 0x0003 to 0x0003: exception 2, illegal data address. Check that" in event.say
+        await street.seen(50, "a/m")
+        bad = [r.point for r in street.recorder.readings if r.quality is Quality.BAD]
+        assert bad == ["a/m/r3"]
+        before = street.emulator.requests
+        await street.seen(110, "a/m")
+        assert street.emulator.requests - before <= 3 * 11
+        await asyncio.sleep(400)
+        assert [r.point for r in street.recorder.readings if r.quality is Quality.BAD] == ["a/m/r3"] * 2
+        assert len(street.recorder.events) == 1
+        assert street.wrong() == []
+
+
+async def test_a_device_that_gives_fewer_registers_than_its_profile_says_is_learnt() -> None:
+    """Some SDMs fail above 50 of the maker's 80 (openWB PR #2890)."""
     sick = SELF_IDENTIFYING.model_copy(update={"line": SELF_IDENTIFYING.line.model_copy(update={"max_regs": 6})})
     async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
         street.emulator._by_id["a/m"].profile = sick
+        await street.seen(50, "a/m")
+        assert not street.recorder.events
+        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
+        before = street.emulator.requests
+        await street.seen(120, "a/m")
+        assert street.emulator.requests - before <= 3 * 11
+
+
+async def test_a_hole_that_cannot_be_read_over_is_learnt() -> None:
+    """0x40 is nobody's, but lies between two points of the profile."""
+    async with running(make_device("a/m", 1)) as street:
+        without(0x40)(street)
+        await street.seen(60, "a/m")
+        assert not street.recorder.events
+        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
+        before = street.emulator.requests
+        await street.seen(200, "a/m")
+        assert street.emulator.requests - before <= 3 * 11
+
+
+async def test_a_profile_that_fits_nothing_is_not_searched_for_long() -> None:
+    """Its neighbours on the line want to be asked, too."""
+    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
+        await street.seen(20, "a/m")
+        street.emulator.fault("a/m", "exception_2")
         await street.until(lambda r: bool(r.events))
-        assert street.recorder.events[0].kind == "device_fault"
-        assert "refuses input registers 0x0000 to 0x0007: exception 3" in street.recorder.events[0].say
-        await street.seen(12, "a/m")
-        bad = {r.point for r in street.recorder.readings if r.quality is Quality.BAD}
-        assert bad == {f"a/m/r{n}" for n in range(8)}
-        assert len(street.recorder.events) == 1
+        before = street.emulator.requests
+        await street.seen(20 * 20, "b/m")
+        assert street.emulator.requests - before < 3 * 20 + 30
 
 
 async def test_a_gateway_that_closes_idle_connections_is_no_fault() -> None:

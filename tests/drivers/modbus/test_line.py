@@ -17,6 +17,7 @@ import pytest
 
 from drivers.modbus.frames import NoAnswer
 from drivers.modbus.line import Line
+from drivers.modbus.pace import Pace
 from gateway.errors import CommandError, LinkError
 from gateway.model import Quality
 
@@ -116,7 +117,7 @@ async def test_a_late_answer_never_answers_the_next(wire: str) -> None:
 async def test_a_duplicate_never_answers_the_next(wire: str) -> None:
     street = Street(pair(), wire=wire)
     await street.start()
-    line = Line("line", street.settings, {1: 0.06})
+    line = Line("line", street.settings, {1: Pace(1.0, gap=0.06)})
     try:
         street.emulator.fault("a/m", "duplicate")
         assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
@@ -164,7 +165,7 @@ async def test_the_line_is_silent_before_each_question(minimum: float) -> None:
     """3.5 characters at 19200 Bd are 1.8 ms; Eastron wants 60 ms."""
     street = Street(pair(), wire="rtu-over-tcp")
     await street.start()
-    line = Line("line", street.settings, {1: minimum})
+    line = Line("line", street.settings, {1: Pace(1.0, gap=minimum)})
     bus = street.emulator.bus
     assert bus
     gaps = []
@@ -333,8 +334,9 @@ async def test_one_silent_device_of_five_leaves_the_others_their_readings() -> N
 )
 async def test_how_many_registers_a_question_is_worth(baud: str, gap: float, turnaround: float, registers: int) -> None:
     """By hand: 13 characters, two silences and the turnaround, over two characters."""
-    line = Line("line", make_settings({"port": "/dev/null", "baud": baud}), {1: gap})
-    line._turnaround[1] = turnaround
+    pace = Pace(1.0, gap=gap)
+    pace.took(turnaround)
+    line = Line("line", make_settings({"port": "/dev/null", "baud": baud}), {1: pace})
     assert line.worth(1) == registers
 
 
@@ -343,12 +345,14 @@ async def test_the_turnaround_is_measured() -> None:
     assert street.emulator.bus
     street.emulator.bus.turnaround = 0.04
     await street.start()
-    line = Line("line", street.settings, {})
+    pace = Pace(1.0)
+    line = Line("line", street.settings, {1: pace})
     try:
         before = line.worth(1)
         for _ in range(5):
             await line.read(1, 4, 0, 4)
-        assert 0.036 <= line._turnaround[1] <= 0.06
+        assert pace.turnaround is not None
+        assert 0.036 <= pace.turnaround <= 0.06
         assert line.worth(1) - before == pytest.approx(0.04 / (20 / 19200), abs=15)
         assert line.worth(1) > before
     finally:
