@@ -20,11 +20,12 @@ from gateway.delivery import Delivery
 from gateway.errors import StorageError
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
 from gateway.notify import Notifier
-from gateway.ports import Clock, Driver, Emit, Link, Platform, Uplink
+from gateway.ports import Driver, Emit, Link, Platform, Uplink
 from gateway.profile import DeviceKeys, Profile, ProfilePoint
 from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
 from gateway.status import Status
 from gateway.supervise import Watch, supervise
+from gateway.timekeeping import Timekeeping
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class Gateway:
     """One site, running. `rejected` is one sentence on the site file that does not run, or ''."""
 
     def __init__(
-        self, site: Site, state: Path, credentials: Credentials, *, clock: Clock | None = None, rejected: str = ""
+        self, site: Site, state: Path, credentials: Credentials, *, clock: SystemClock | None = None, rejected: str = ""
     ) -> None:
         self.site, self.state, self.credentials = site, state, credentials
         self.clock = clock or SystemClock(trusted=site.gateway.clock == "trusted")
@@ -68,6 +69,10 @@ class Gateway:
             keep_after_ack=keys.keep_after_ack,
             quotas={up.name: up.settings.keep for up in site.uplinks.values() if up.settings.keep},
         )
+        state_of_gateway = self.buffer.state("gateway/")
+        self._timekeeping = Timekeeping(
+            self.clock, site.gateway.id, self._noting(state_of_gateway.emit), state_of_gateway
+        )
         self._drivers: dict[str, Driver] = {}
         self._deliveries: dict[str, Delivery] = {}
 
@@ -89,6 +94,7 @@ class Gateway:
             starts = {up.name: up.settings.start for up in self.site.uplinks.values() if lane.lane in up.settings.lanes}
             await lane.enrol(starts)
             lane.alive = self.watch.alive(f"buffer-{lane.lane}")
+        self._timekeeping.resume()
         async with asyncio.TaskGroup() as tasks:
             own = [tasks.create_task(self.buffer.run(), name="buffer")]
             inventory = await self._tell_start()
@@ -97,6 +103,7 @@ class Gateway:
                 tasks.create_task(work, name=name)
                 for name, work in {
                     "commands": self._keep("commands", commands.run),
+                    "timekeeping": self._keep("timekeeping", self._timekeeping.run),
                     "lanes": self._keep("lanes", self._report_lanes),
                     "watchdog": self._feed_watchdog(),
                 }.items()
@@ -115,6 +122,8 @@ class Gateway:
             await self._stop.wait()
             self._notifier.stopping()
             await _end(links)
+            with suppress(StorageError):
+                await self._timekeeping.save()
             await self._say_last_words()
             await _end(uplinks + own)
 
@@ -211,6 +220,7 @@ class Gateway:
                 lanes=up.settings.lanes,
                 only=up.settings.only,
                 inventory=version,
+                fixes=self._timekeeping.fixes,
                 acknowledged=lambda: self.status.acknowledged(up.name, self.clock.boot()),
             )
             async with asyncio.TaskGroup() as tasks:

@@ -35,6 +35,8 @@ class Batch:
     `events`:   [seq, ms after `time`, object], an event or a reply to a command
     `points`:   [point id, quantity, unit, phase, direction, statistic, part, window], trailing nulls cut
     `low`:      the oldest seq of this lane and epoch still to come, so holes below it are losses
+    `error`:    ms that `time` may be off, None where nobody knows
+    `up`:       `time` on the boot clock, of an unsynced batch: an anchor of its `boot` dates it later
     """
 
     gateway: str
@@ -51,6 +53,8 @@ class Batch:
     points: tuple[tuple[Any, ...], ...] = ()
     readings: tuple[Any, ...] | list[Any] = ()
     events: tuple[Any, ...] | list[Any] = ()
+    error: int | None = None
+    up: int | None = None
 
 
 def point_entry(point: Point) -> tuple[Any, ...]:
@@ -77,6 +81,10 @@ def encode(batch: Batch) -> bytes:
         "boot": batch.boot, "t": batch.time, "clock": batch.clock, "mode": batch.mode, "low": batch.low,
         "span": batch.span,
     }  # fmt: skip
+    if batch.error is not None:
+        document["err"] = batch.error
+    if batch.up is not None:
+        document["up"] = batch.up
     if batch.skip:
         document["skip"] = batch.skip
     if batch.readings:
@@ -127,6 +135,8 @@ def decode(payload: bytes) -> Batch:
             points=tuple(tuple(entry) for entry in document.get("p", ())),
             readings=document.get("r", []),
             events=document.get("e", []),
+            error=_whole(document["err"]) if "err" in document else None,
+            up=_whole(document["up"]) if "up" in document else None,
         )
     except KeyError as missing:
         raise BatchError(f"the batch has no {missing}") from None

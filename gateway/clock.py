@@ -15,6 +15,8 @@ from typing import Protocol
 import gateway
 from gateway.model import ClockState
 
+CLOCK_ANCHOR = "clock_anchor"
+"""The event that dates what its boot recorded before the clock was set."""
 DRIFT_PPM = 100
 """Of a clock that runs by itself: crystals are sold as 50 ppm at most, and a pole is hotter than a desk."""
 _AT_SYNC = 500

@@ -4,14 +4,17 @@ A record that the uplink does not take, that is gone from the buffer, or that th
 listed in `skip` with its reason, so that the platform never takes filtering for loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 from gateway.batch import BACKLOG, Batch
 from gateway.buffer import EVENT, Block, LaneBuffer
+from gateway.buffer.block import Anchor
 from gateway.buffer.skips import CORRUPT, DEAD_LETTER, EXPIRED
+from gateway.clock import CLOCK_ANCHOR, Fix
 from gateway.model import ClockState
 from gateway.ranges import Ranges, Span
 
@@ -47,14 +50,16 @@ def compose(
     inventory: int,
     mode: str,
     low: int,
+    fixes: Mapping[str, Fix] = MappingProxyType({}),
 ) -> Batch:
     """A batch that starts at position span[0] and reaches as far within `span` as its blocks are of one kind.
 
-    `span` lies in one epoch; the batch counts in that epoch's seqs.
+    `span` lies in one epoch; the batch counts in that epoch's seqs. `fixes`: by boot id, what is known of boots
+    whose clock was set at last.
     """
     epoch, base = lane.epoch_at(span[0])
     made = _Rows(lane, selection, base)
-    wanted = _of_one_kind(blocks)
+    wanted = _dated(_of_one_kind(blocks), fixes)
     first, end = span[0], min(span[1], wanted[-1].last) if wanted else span[1]
     skipped = lane.skipped(uplink, first, end)
     whole = Ranges((a, b) for a, b, _ in skipped).missing(first, end)
@@ -64,13 +69,15 @@ def compose(
         else:
             made.take_all(wanted, a, b)
     anchor = wanted[0].anchor if wanted else None
+    time = made.time if made.time is not None else anchor.wall if anchor else 0
+    errors = [block.anchor.error for block in wanted if block.anchor.error is not None]
     return Batch(
         gateway=gateway,
         lane=lane.lane,
         epoch=epoch,
         span=(first - base, end - base),
         low=low - base,
-        time=made.time if made.time is not None else anchor.wall if anchor else 0,
+        time=time,
         clock=anchor.clock if anchor else ClockState.UNSYNCED,
         boot=anchor.boot_id if anchor else "",
         mode=BACKLOG if wanted and wanted[0].level else mode,
@@ -79,6 +86,8 @@ def compose(
         points=tuple(made.points),
         readings=made.readings,
         events=made.events,
+        error=max(errors, default=None),
+        up=anchor.boot + time - anchor.wall if anchor and anchor.clock is ClockState.UNSYNCED else None,
     )
 
 
@@ -128,6 +137,25 @@ def _kind(block: Block) -> tuple[str, ClockState, bool]:
     return block.anchor.boot_id, block.anchor.clock, block.level > 0
 
 
+def _dated(blocks: Sequence[Block], fixes: Mapping[str, Fix]) -> list[Block]:
+    """Blocks of a boot whose clock was set later get its true time. Where it never was, they hang together by the boot
+    clock: the wall clock may have been set by hand between them.
+    """
+    if not blocks or blocks[0].anchor.clock is not ClockState.UNSYNCED:
+        return list(blocks)
+    first = blocks[0].anchor
+    fix = fixes.get(first.boot_id)
+    dated = []
+    for block in blocks:
+        boot = block.anchor.boot
+        if fix:
+            anchor = Anchor(first.boot_id, boot, boot + fix.offset, ClockState.CORRECTED, fix.error_at(boot))
+        else:
+            anchor = replace(block.anchor, wall=boot + first.wall - first.boot)
+        dated.append(replace(block, anchor=anchor))
+    return dated
+
+
 class _Rows:
     def __init__(self, lane: LaneBuffer, selection: Selection, base: int) -> None:
         self.time: int | None = None
@@ -168,7 +196,7 @@ class _Rows:
         for at, row in enumerate(block.rows[first - block.first : last - block.first + 1], first):
             number = row[0]
             if number == EVENT:
-                if self._selection.takes(str(row[2].get("on", ""))) or "cmd" in row[2]:
+                if self._is_wanted(row[2]):
                     self.events.append([at - base, row[1] + shift, row[2]])
                 else:
                     self.skip(at, at, NOT_SELECTED)
@@ -179,6 +207,11 @@ class _Rows:
             else:
                 readings.append([at - base, place, row[1] + shift, *row[2:]])
         return last + 1
+
+    def _is_wanted(self, event: Mapping[str, Any]) -> bool:
+        """What answers a command or dates the others' records goes to everybody."""
+        is_for_all = "cmd" in event or event.get("event") == CLOCK_ANCHOR
+        return is_for_all or self._selection.takes(str(event.get("on", "")))
 
     def _place(self, number: int) -> int | None:
         entry = self._lane.entry(number)

@@ -11,11 +11,13 @@ platform takes the same span without it, and only then: a platform that refuses 
 import asyncio
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from gateway.batch import BACKLOG, LIVE, Batch, encode
 from gateway.buffer import Block, Buffer, LaneBuffer
+from gateway.clock import Fix
 from gateway.compose import Selection, compose, halves, seqs, without_records
 from gateway.errors import TOO_LARGE, UplinkError
 from gateway.model import Lane, Receipt
@@ -94,12 +96,14 @@ class Delivery:
         only: Sequence[str] = (),
         inventory: int = 0,
         linger: float = LINGER,
+        fixes: Mapping[str, Fix] = MappingProxyType({}),
         acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._acknowledged = acknowledged
         self._uplink = uplink
         self._gateway, self._inventory, self._linger = gateway, inventory, linger
+        self._fixes = fixes
         self._selection = Selection(tuple(only))
         self._streams = [_Stream(buffer.lanes[lane], 1) for lane in Lane if lane in lanes]
         self._sent_live = -1e9
@@ -215,6 +219,7 @@ class Delivery:
             inventory=self._inventory,
             mode=piece.mode,
             low=min(lane.settled(self.name).first_missing(base + 1), piece.first),
+            fixes=self._fixes,
         )
         first, last = base + batch.span[0], base + batch.span[1]
         piece.stream.under_way[first] = last

@@ -17,6 +17,7 @@ from gateway.ports import Link, Receive
 from gateway.ranges import Ranges
 
 T = TypeVar("T")
+_EPOCH = 2_531_779_200_000
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -30,6 +31,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def __init__(self, grace: float = 0.005) -> None:
         super().__init__()
         self._ahead = 0.0
+        self.began = self.time()
         self._jobs = 0
         self._grace = grace
         self._counted: dict[_Ends, _Counted] = {}
@@ -149,6 +151,52 @@ class LoopClock:
 
     def error(self) -> int | None:
         return 0 if self.quality is ClockState.SYNCED else None
+
+
+class LoopMachine:
+    """A `clock.Machine` on the running loop, for `SystemClock`: one boot of it, from when it is made.
+
+    UTC is truly `true()`; its own wall clock is `ahead` milliseconds before that, and its boot clock runs `drift` ppm
+    fast, until timesyncd sets it: `synchronise()`. The jumping loop begins on Friday, 25 March 2050, 00:00 UTC:
+    two days before clocks in Europe are put forward.
+    """
+
+    def __init__(self, boot_id: str = "b007b007", *, ahead: int = 0, drift: float = 0.0) -> None:
+        self.boot_id = boot_id
+        self._begun = _elapsed()
+        self._ahead, self._drift = ahead, drift
+        self._touched: int | None = None
+
+    @staticmethod
+    def true() -> int:
+        """UTC, milliseconds."""
+        return _EPOCH + round(_elapsed() * 1000)
+
+    def boot(self) -> int:
+        return 60_000 + round((_elapsed() - self._begun) * 1000 * (1 + self._drift / 1e6))
+
+    def wall(self) -> int:
+        return _EPOCH + round(self._begun * 1000) - 60_000 + self.boot() + self._ahead
+
+    def touched(self) -> int | None:
+        return self._touched
+
+    def bound(self) -> int | None:
+        return None
+
+    def synchronise(self) -> None:
+        self.step(self.true() - self.wall())
+        self._touched = self.wall()
+
+    def step(self, by: int) -> None:
+        """Somebody sets the wall clock."""
+        self._ahead += by
+
+
+def _elapsed() -> float:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    return loop.time() - loop.began
 
 
 class Recorder:

@@ -44,6 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.testing",
         "gateway.log",
         "gateway.notify",
+        "gateway.steps",
+        "gateway.timekeeping",
     ),
     ("drivers.*", "gateway.uplinks", "gateway.controls", "gateway.web", "gateway.receiver"),
     ("gateway.load",),

@@ -99,7 +99,7 @@ def written(record: Event | Reply) -> dict[str, Any]:
 
 
 def test_every_key_that_is_written_is_in_schema_and_documents() -> None:
-    full = dataclasses.replace(wire.decode(orjson.dumps(GOOD | {"e": []})), events=[[1, 0, {}]])
+    full = dataclasses.replace(wire.decode(orjson.dumps(GOOD | {"e": []})), events=[[1, 0, {}]], error=500, up=60_000)
     receipt = Receipt("9f2c", ((1, 2),), ((3, "x", True),))
     batch = SCHEMAS["batch"]
     for document, schema in (

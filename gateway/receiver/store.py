@@ -16,6 +16,7 @@ from gateway.batch import Batch, BatchError
 from gateway.model import Quality, Receipt
 from gateway.quantities import QUANTITIES
 from gateway.ranges import Ranges
+from gateway.receiver import anchors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS gateway (
@@ -33,12 +34,12 @@ CREATE TABLE IF NOT EXISTS point (
 );
 CREATE TABLE IF NOT EXISTS reading (
     stream INTEGER, seq INTEGER, point INTEGER, time INTEGER, value, quality TEXT, reason TEXT, more TEXT,
-    clock TEXT, mode TEXT, received_at INTEGER,
+    clock TEXT, mode TEXT, received_at INTEGER, error INTEGER,
     PRIMARY KEY (stream, seq)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event (
-    stream INTEGER, seq INTEGER, time INTEGER, document TEXT, mode TEXT, received_at INTEGER,
-    PRIMARY KEY (stream, seq)
+    stream INTEGER, seq INTEGER, time INTEGER, document TEXT, mode TEXT, received_at INTEGER, clock TEXT,
+    error INTEGER, PRIMARY KEY (stream, seq)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS skipped (stream INTEGER, first INTEGER, last INTEGER, reason TEXT,
     PRIMARY KEY (stream, first)
@@ -70,8 +71,9 @@ class Arrival:
     def __post_init__(self) -> None:
         """BatchError where a number is larger than any that can be meant."""
         batch = self.batch
-        if not all(0 <= number < _LARGEST for number in (*batch.span, batch.low, batch.time)):
-            raise BatchError("span, low or t is out of all bounds")
+        numbers = (*batch.span, batch.low, batch.time, abs(batch.up or 0), batch.error or 0)
+        if not all(0 <= number < _LARGEST for number in numbers):
+            raise BatchError("span, low, t, up or err is out of all bounds")
 
 
 @dataclass(slots=True)
@@ -103,9 +105,18 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + anchors.SCHEMA)
+        self._grow("reading", "error INTEGER")
+        self._grow("event", "clock TEXT", "error INTEGER")
         self._streams: dict[tuple[str, ...], Stream] = {}
         self._points: dict[tuple[str, bytes], int] = {}
+
+    def _grow(self, table: str, *columns: str) -> None:
+        """The columns that a database of an earlier version lacks."""
+        known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+        for column in columns:
+            if column.split()[0] not in known:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
     def close(self) -> None:
         self._db.close()
@@ -182,7 +193,7 @@ class Store:
                 more = orjson.dumps(row[6]).decode() if len(row) > 6 else None
                 taken.readings.append(
                     (stream.id, seq, points[place], batch.time + row[2], row[3], quality, reason, more,
-                     batch.clock, batch.mode, now)
+                     batch.clock, batch.mode, now, batch.error)
                 )  # fmt: skip
             else:
                 taken.duplicates += 1
@@ -192,20 +203,22 @@ class Store:
                 bad.append((seq, "unknown_event", False))
             elif is_new or seq not in held:
                 text = orjson.dumps(document).decode()
-                taken.events.append((stream.id, seq, batch.time + ms, text, batch.mode, now))
+                taken.events.append((stream.id, seq, batch.time + ms, text, batch.mode, now, batch.clock, batch.error))
+                taken.anchors += anchors.anchor(arrival.tenant, batch.gateway, document)
             else:
                 taken.duplicates += 1
         for a, b, why in batch.skip:
             taken.skipped += [(stream.id, *hole, why) for hole in held.missing(a, b)]
         taken.rejected += [(stream.id, seq, why) for seq, why, _ in bad]
+        taken.unsynced += anchors.spans(stream.id, batch, holes)
         stream.duplicates += taken.duplicates - duplicates
         held.add(first, last)
         return Receipt(batch.epoch, _without(batch.span, [seq for seq, _, _ in bad]), tuple(bad))
 
     def _write(self, taken: "_Taken", arrivals: Sequence[Arrival], now: int) -> None:
         many = self._db.executemany
-        many("INSERT INTO reading VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", taken.readings)
-        many("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", taken.events)
+        many("INSERT INTO reading VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", taken.readings)
+        many("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", taken.events)
         many("INSERT INTO skipped VALUES (?, ?, ?, ?)", taken.skipped)
         many("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?)", taken.rejected)
         many("UPDATE point SET duplicates = duplicates + 1 WHERE id = ?", taken.again)
@@ -219,6 +232,7 @@ class Store:
             "ON CONFLICT DO UPDATE SET via = excluded.via, heard_at = excluded.heard_at",
             {(arrival.tenant, arrival.batch.gateway, arrival.via, now) for arrival in arrivals},
         )
+        anchors.apply(self._db, taken.unsynced, taken.anchors)
 
     def _stream(self, tenant: str, batch: Batch) -> Stream:
         key = (tenant, batch.gateway, batch.lane, batch.epoch)
@@ -259,6 +273,8 @@ class _Taken:
     skipped: list[tuple[Any, ...]] = field(default_factory=list)
     rejected: list[tuple[Any, ...]] = field(default_factory=list)
     again: list[tuple[int]] = field(default_factory=list)
+    unsynced: list[tuple[Any, ...]] = field(default_factory=list)
+    anchors: list[tuple[Any, ...]] = field(default_factory=list)
     streams: dict[int, Stream] = field(default_factory=dict)
     duplicates: int = 0
 
