@@ -16,6 +16,7 @@ from gateway import durable, load
 from gateway.buffer import Buffer
 from gateway.clock import SystemClock
 from gateway.commands import Commands, Reach
+from gateway.deadband import Deadband, Rule, rules
 from gateway.delivery import Delivery
 from gateway.errors import StorageError
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
@@ -153,7 +154,7 @@ class Gateway:
 
     async def _run_link(self, site_link: SiteLink) -> None:
         name, driver = site_link.name, self._drivers[site_link.name]
-        emit = self._noting(self.buffer.state(f"links.{name}/").emit)
+        emit = self.thinned(self.buffer.state(f"links.{name}/").emit, site_link.devices)
         up: bool | None = None
 
         async def emit_and_rise(
@@ -292,6 +293,27 @@ class Gateway:
         except StorageError as error:
             log.error("not_stored", say=str(error))
 
+    def thinned(self, emit: Emit, devices: Sequence[Device]) -> Emit:
+        """Everything is noted; of what `devices` say, that is stored which the site finds new."""
+        found: dict[str, Rule] = {}
+        for device in devices:
+            if isinstance(device.settings, DeviceKeys):
+                found |= rules(device.settings, device.points)
+        if not found:
+            return self._noting(emit)
+        deadband = Deadband(found)
+
+        async def emit_new(
+            records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
+        ) -> None:
+            new = deadband.new(records)
+            if new or state:
+                await emit(new, lane=lane, state=state)
+            deadband.stored(new)
+            self.status.note(records)
+
+        return emit_new
+
     def _noting(self, emit: Emit) -> Emit:
         async def emit_and_note(
             records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
@@ -356,6 +378,11 @@ def _intervals(site: Site) -> dict[str, float]:
         elif isinstance(device.profile, Profile):
             of_points: Mapping[str, ProfilePoint] = getattr(device.profile, "points", {})
             found |= {f"{device.id}/{slug}": point.every for slug, point in of_points.items() if point.every}
+        if isinstance(device.settings, DeviceKeys):
+            for slug, place in device.points.items():
+                for told in (device.settings.quantities.get(place.quantity), device.settings.points.get(slug)):
+                    if every := getattr(told, "every", None):
+                        found[place.id] = every
     return found
 
 

@@ -76,6 +76,14 @@ Whole = Annotated[
 """A whole number, decimal or 0x hexadecimal."""
 
 
+Amount = Annotated[
+    tuple[float, str],
+    BeforeValidator(lambda text: _split(text, "1 V")),
+    WithJsonSchema({"type": "string", "examples": ["1 V", "0.1 kWh"]}),
+]
+"""(number, unit), where what it is a number of is known only elsewhere."""
+
+
 def amount(unit: str) -> Any:
     """A number in `unit`, written with it or with one that converts to it: amount("W") takes `58 W`, `0.1 kW`."""
 

@@ -13,7 +13,7 @@ from pydantic import StringConstraints, model_validator
 
 from gateway import document
 from gateway.document import Document, DocumentError, Mistake
-from gateway.fields import Duration, Slug, Written
+from gateway.fields import Amount, Duration, Slug, Written
 from gateway.model import DeviceId, Point
 from gateway.quantities import DIRECTIONS, PHASES, QUANTITIES, STATISTICS, convert
 
@@ -98,6 +98,22 @@ class Profile(Written):
     note: str = ""
 
 
+class SendKeys(Written):
+    """Which readings are stored: only those that say something new. A change of quality always goes."""
+
+    change: Amount | None = None
+    """How far a value must be from the last stored one; left out, any change counts."""
+    at_least: Duration | None = None
+    """After so long a reading is stored although nothing has changed."""
+
+
+class PointKeys(Written):
+    """What a site says of some points of one device."""
+
+    send: SendKeys | None = None
+    """Which of their readings are stored; left out, as the device says."""
+
+
 class DeviceKeys(Written):
     """Keys that every device in a site file has; drivers subclass it with their own (`address`, `key` …)."""
 
@@ -107,6 +123,12 @@ class DeviceKeys(Written):
     """`maker-model` (newest version) or `maker-model/N`."""
     every: Duration | None = None
     """Poll interval of its points; a point's own `every` in the profile wins only when this is absent."""
+    send: SendKeys | None = None
+    """Which readings are stored; left out, all of them."""
+    quantities: Mapping[str, PointKeys] = {}
+    """What holds for all its points of one quantity: {voltage: {send: {change: 1 V, at_least: 15min}}}."""
+    points: Mapping[Slug, PointKeys] = {}
+    """What holds for one point, by its slug."""
     fed_by: str | None = None
     """The asset or device that its current comes from; left out, as its asset."""
     serves: str | Sequence[str] | None = None

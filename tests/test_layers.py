@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.status",
         "gateway.commands",
         "gateway.compose",
+        "gateway.deadband",
         "gateway.delivery",
         "gateway.testing",
         "gateway.log",

@@ -14,7 +14,7 @@ from drivers.modbus.points import SETTING_EVERY, Defaults, Place, ReadPoint, Wri
 from gateway.document import Location, Mistake
 from gateway.fields import Duration, Slug, Whole, Written
 from gateway.model import Argument, DeviceId, Point, Reason, Verb
-from gateway.profile import DeviceKeys
+from gateway.profile import DeviceKeys, PointKeys
 from gateway.profile import Profile as Head
 
 __all__ = [
@@ -41,7 +41,7 @@ def _unit(address: int) -> int:
     return address
 
 
-class PolledKeys(Written):
+class PolledKeys(PointKeys):
     """What a site says of some points of one device."""
 
     every: Annotated[Duration, Key(gt=0)] | None = None
@@ -54,9 +54,9 @@ class DeviceSettings(DeviceKeys):
     address: Annotated[int, Key(ge=0, le=255), AfterValidator(_unit)]
     """Unit id: 1 to 247; 0 or 255 for a device that speaks TCP itself."""
     quantities: Mapping[str, PolledKeys] = {}
-    """What holds for all its points of a quantity: {energy_active: {every: 60s}}."""
+    """What holds for all its points of one quantity: {voltage: {every: 5s, send: {change: 1 V, at_least: 15min}}}."""
     points: Mapping[Slug, PolledKeys] = {}
-    """What holds for one point, by its slug: {frequency: {every: 1min}}."""
+    """What holds for one point, by its slug."""
 
 
 class Line(Written):

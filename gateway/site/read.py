@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway import document
+from gateway import deadband, document
 from gateway import load as code
 from gateway import profile as profiles
 from gateway.diagnostic import Diagnostic, DocumentError, Location, Mistake, unknown
@@ -232,6 +232,7 @@ class _Reading:
         try:
             points = wire.package.points(device, profile, settings)
             verbs = wire.package.verbs(profile, settings)
+            deadband.rules(settings, points)
         except Mistake as error:
             self._find(error.code, (*at, *error.at), str(error), error.fix)
             return
