@@ -16,9 +16,10 @@ from typing import Any, cast
 import orjson
 import structlog
 
+from gateway import expiry
+from gateway.arguments import check_arguments
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import (
-    Argument,
     ClockState,
     Command,
     CommandState,
@@ -70,6 +71,8 @@ class Commands:
         self._work: asyncio.Queue[Callable[[], Coroutine[Any, Any, None]]] = asyncio.Queue()
         self._tasks: asyncio.TaskGroup | None = None
         self._leases: dict[str, _Lease] = {}
+        self._ends: dict[str, int | None] = {}
+        """Boot clock at which an accepted command expires, by its id."""
         self._under_way: set[str] = set()
         """Commands that `receive` is about to journal."""
 
@@ -103,6 +106,7 @@ class Commands:
             reach, verb = self._check(command, retained, allowed)
             accepted = Reply(command.id, CommandState.ACCEPTED, self._clock.boot())
             received = replace(accepted, state=CommandState.RECEIVED)
+            self._ends[command.id] = expiry.end(command, self._clock)
             await self._record(command, received, accepted)
             self._work.put_nowait(partial(self._execute, command, reach, verb))
         except CommandError as error:
@@ -129,11 +133,11 @@ class Commands:
         check_arguments(command, verb)
         if command.lease_s is not None and not (verb.leasable and 0 < command.lease_s <= MAX_LEASE_S):
             raise CommandError("bad_lease", f"{command.do} on {command.on} takes no lease of {command.lease_s} s.")
-        if self._clock.state() in (ClockState.SYNCED, ClockState.CORRECTED):
-            if command.expires <= self._clock.wall():
-                raise CommandError("expired", "The command came after its expiry.")
-        elif not self._is_safe_unsynced(command, verb):
-            raise CommandError("clock_unsynced", "The gateway's clock is not set, so an expiry cannot be judged.")
+        if self._clock.state() is ClockState.UNSYNCED:
+            if not self._is_safe_unsynced(command, verb):
+                raise CommandError("clock_unsynced", "The gateway's clock is not set, so an expiry cannot be judged.")
+        elif expiry.is_too_late(command, self._clock):
+            raise CommandError("expired", "The command came after its expiry.")
         if not reach.is_up():
             raise CommandError("link_down", f"{command.on} cannot be reached now; nothing was done.")
         return reach, verb
@@ -151,11 +155,11 @@ class Commands:
     async def _execute(self, command: Command, reach: Reach, verb: Verb, since: CommandState | None = None) -> None:
         """`since`: the state that a restart found it in. Links come up after us: it waits for its own then."""
         loop = asyncio.get_running_loop()
+        ends = self._ends.get(command.id)
         give_up = loop.time() + (_RESUME_WITHIN if since else math.inf)
         reply = None
         for pause in pauses():
-            waited = command.expires - self._clock.wall()
-            if loop.time() > give_up or (waited <= 0 and self._clock.state() is ClockState.SYNCED):
+            if loop.time() > give_up or (ends is not None and self._clock.boot() >= ends):
                 reply = self._too_late(command, since)
                 break
             try:
@@ -169,6 +173,7 @@ class Commands:
             await asyncio.sleep(pause)
         assert reply is not None
         await self._finish(command, verb, reply)
+        self._ends.pop(command.id, None)
 
     def _too_late(self, command: Command, since: CommandState | None) -> Reply:
         if since is CommandState.EXECUTING:
@@ -273,6 +278,7 @@ class Commands:
             say = f"{command.on} is no longer a device of this gateway."
             await self._record(command, self._end(command, CommandState.FAILED, "unknown_device", say))
             return
+        self._ends[command.id] = expiry.resumed(entry, command, self._clock)
         self._work.put_nowait(partial(self._execute, command, reach, verb, state))
 
     async def _repeat(self, command: Command, entry: Mapping[str, Json] | None) -> None:
@@ -308,6 +314,8 @@ class Commands:
         }  # fmt: skip
         known = {name: value for name, value in told.items() if value not in (None, "", {})}
         entry: dict[str, Json] = {"command": _document(command), "state": reply.state.value, "reply": known}
+        if command.id in self._ends:
+            entry |= expiry.written(self._ends[command.id], self._clock)
         return {_JOURNAL + command.id: entry}
 
     def _forget_old(self) -> dict[str, Json]:
@@ -364,37 +372,3 @@ def _verb(reach: Reach | None, command: Command) -> Verb | None:
         return None
     parts = command.on.split("/")
     return reach.device.verbs.get(command.do if len(parts) == 2 else f"{command.do}:{parts[2]}")
-
-
-def check_arguments(command: Command, verb: Verb) -> None:
-    """CommandError unless every argument is there, known, of its kind and within its bounds."""
-    for name in command.args:
-        if name not in verb.arguments:
-            raise CommandError("unknown_argument", f"{command.do} on {command.on} has no argument {name}.")
-    for name, argument in verb.arguments.items():
-        if name in command.args:
-            _check_argument(command.on, name, command.args[name], argument)
-        elif not argument.optional:
-            raise CommandError("missing_argument", f"{command.do} on {command.on} needs {name}.")
-
-
-def _check_argument(on: str, name: str, value: Json, argument: Argument) -> None:
-    if argument.choices:
-        if value not in argument.choices:
-            raise CommandError("unknown_choice", f"{on} takes {', '.join(argument.choices)}; {value} was asked.")
-        return
-    if argument.longest is not None:
-        if not isinstance(value, str) or len(value) > argument.longest:
-            raise CommandError("bad_argument", f"{name} is text of at most {argument.longest} characters.")
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise CommandError("bad_argument", f"{name} is a number; {value!r} was asked.")
-    low, high, unit = argument.minimum, argument.maximum, argument.unit or ""
-    if (low is not None and value < low) or (high is not None and value > high):
-        code = "below_bound" if low is not None and value < low else "above_bound"
-        bounds = (
-            f"{low:g} to {high:g}"
-            if low is not None and high is not None
-            else f"at {'least' if high is None else 'most'} {low if high is None else high:g}"
-        )
-        raise CommandError(code, f"{on} takes {bounds} {unit}; {value:g} {unit} was asked.".replace(" ;", ";"))

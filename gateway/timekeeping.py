@@ -40,10 +40,11 @@ class Timekeeping:
         self.fixes |= {boot: Fix(*numbers) for boot, numbers in kept.items()}
         self._is_anchored = self._clock.boot_id in kept
         saved = cast("Mapping[str, int | str | None]", self._state.get(_SAVED) or {})
-        if saved:
-            is_ours = saved["boot"] == self._clock.boot_id and saved["at"] is not None
-            compared = (cast("int", saved["at"]), cast("int", saved["error"])) if is_ours else None
-            self._clock.resume(cast("int", saved["wall"]), compared)
+        compared = None
+        if saved and saved["boot"] == self._clock.boot_id and saved["at"] is not None:
+            compared = cast("int", saved["at"]), cast("int", saved["error"])
+        past = [cast("int", saved["wall"])] if saved else []
+        self._clock.resume(max([*past, *(fix.offset + fix.at for fix in self.fixes.values())], default=0), compared)
         self._told = self._clock.state()
 
     async def run(self) -> None:

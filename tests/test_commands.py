@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
+from gateway.arguments import check_arguments
 from gateway.buffer import Buffer
-from gateway.commands import Commands, Reach, check_arguments
+from gateway.commands import Commands, Reach
 from gateway.errors import CommandError, StorageError
 from gateway.model import Argument, ClockState, Command, CommandState, Device, Lane, Reply, Verb
 from gateway.supervise import Watch, supervise
@@ -430,3 +431,33 @@ def test_text_and_optional_arguments() -> None:
     assert asked(tag="04A1B") == asked(tag=4) == asked(tag=None) == "bad_argument"
     assert asked(connector=1) == "missing_argument"
     assert asked(tag="04A1", connector=0) == "below_bound"
+
+
+def test_once_accepted_a_command_expires_by_the_boot_clock_whatever_is_done_to_the_wall_clock(tmp_path: Path) -> None:
+    """Accepted before the gateway stopped, and not yet begun: its link comes up later than its time is over."""
+
+    async def before(desk: Desk) -> None:
+        desk.commands._work.put_nowait = lambda _: None  # type: ignore[method-assign] # the power fails here
+        await desk.send("soon", expires=desk.clock.wall() + 60_000)
+        await desk.send("late", expires=desk.clock.wall() + 600_000)
+
+    async def after(desk: Desk) -> None:
+        desk.clock.start += 365 * 86_400_000  # somebody sets the clock a year ahead
+        await asyncio.sleep(0)
+        await desk.until("succeeded", "soon")
+        await desk.until("succeeded", "late")
+
+    at_the_desk(tmp_path, before)
+    at_the_desk(tmp_path, after)
+
+
+def test_in_holdover_a_command_is_judged_with_the_clocks_error_against_it(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        desk.clock.quality = ClockState.HOLDOVER
+        desk.clock.error = lambda: 8_000  # type: ignore[method-assign]
+        await desk.send("close", expires=desk.clock.wall() + 7_000)
+        assert (await desk.replies("close"))[0]["code"] == "expired"
+        await desk.send("far", expires=desk.clock.wall() + 60_000)
+        await desk.until("succeeded", "far")
+
+    at_the_desk(tmp_path, act)

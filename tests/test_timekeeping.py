@@ -174,7 +174,9 @@ def test_an_earlier_boot_that_was_never_set_stays_unsynced_and_in_order_and_one_
         rows = [(batch.boot, row[0], row[3]) for batch in platform.arrivals for row in batch.readings]
         assert [value for _, _, value in sorted(rows, key=lambda row: row[1])] == [1, 1, 2, 2, 3, 3, 4, 4]
         assert abs(values(platform)[3][1] - second.truth[3]) <= 600
-        assert values(platform)[4][1] > second.truth[3], "the floor: the third boot saw the time that the second saved"
+        assert values(platform)[4][1] > second.truth[3], (
+            "the floor: the third boot knows when the second's clock was set"
+        )
 
     jumped(main())
 
