@@ -234,7 +234,8 @@ def test_uplinks_lanes_configuration_and_clock(status: Status, clock: StillClock
     assert found["configuration"]["running"] == "9f2c"
     assert "evry" in found["configuration"]["say"]
     assert found["clock"]["state"] == "unsynced"
-    assert "lamps stay lit" in found["clock"]["say"]
+    assert found["clock"]["say"] == "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS."
+    assert (found["clock"]["since_ms"], found["clock"]["error_ms"]) == (63_000, None)
     assert json.loads(json.dumps(found)) == found
 
 
@@ -299,3 +300,20 @@ def test_note_costs_less_than_a_microsecond_per_reading(clock: StillClock) -> No
 
     best = min(timeit.repeat(poll, number=1, repeat=30)) / 1000
     assert best < 1e-6, f"{best * 1e9:.0f} ns"
+
+
+def test_a_clock_that_runs_by_itself_says_since_when_and_how_far_it_may_be_off() -> None:
+    class Alone(StillClock):
+        def since(self) -> int:
+            return 1_000
+
+        def error(self) -> int | None:
+            return 3_240
+
+    clock = Alone(ClockState.HOLDOVER)
+    found: Any = Status("cab-017", clock, {}, every={}).snapshot(61_000)
+    assert (found["clock"]["since_ms"], found["clock"]["error_ms"]) == (60_000, 3_240)
+    assert found["clock"]["say"] == "The clock runs on by itself and may be off by 3.2 s. Connect network or GNSS."
+    clock.quality = ClockState.SYNCED
+    found = Status("cab-017", clock, {}, every={}).snapshot(61_000)
+    assert found["clock"]["say"] == ""

@@ -162,7 +162,10 @@ function rest(now) {
     lane.name, text.waiting(lane.records), lane.error ?? `${bytes(lane.bytes)} · ${text.committed(lane.committed)}`,
   ]);
   const about = [
-    [text.clock, text.clocks[latest.clock.state], new Date(latest.clock.time + passed).toISOString().slice(0, 19) + "Z"],
+    [
+      text.clock, `${text.clocks[latest.clock.state]} ${text.since(age(latest.clock.since_ms + passed))}`,
+      new Date(latest.clock.time + passed).toISOString().slice(0, 19) + "Z" + text.off(latest.clock.error_ms),
+    ],
     [text.configuration, latest.configuration.running.slice(0, 12), text.since(age(latest.configuration.since_ms + passed))],
   ];
   place("more").replaceChildren(...facts(text.links, links), ...facts(text.lanes, lanes), ...facts(text.about, about));

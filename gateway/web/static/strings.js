@@ -28,6 +28,7 @@ export const text = {
   failures: (count) => (count === 1 ? "1 failure" : `${number(count)} failures`),
   clock: "Clock",
   clocks: { synced: "Synchronised", holdover: "Holdover", unsynced: "Not set", corrected: "Corrected" },
+  off: (error) => (error === null ? "" : ` ± ${number(Math.ceil(error / 100) / 10)} s`),
   configuration: "Configuration",
   committed: (count) => `${number(count)} written`,
   ago: (age) => `${age} ago`,
