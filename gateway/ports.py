@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.batch import Batch
 from gateway.model import ClockState, Command, Device, Json, Lane, Receipt, Record, Reply
@@ -80,6 +80,16 @@ class Driver(Protocol):
 
     async def execute(self, command: Command) -> Reply:
         """Carry out a checked command and say what holds now. CommandError or DeviceError: it failed."""
+
+
+@runtime_checkable
+class Doorkeeper(Protocol):
+    """A driver that is called, and not only by whom it knows."""
+
+    def strangers(self) -> Sequence[Json]:
+        """Who called and is not in the site file: `{"identity", "address", "protocols", "calls", "last"}` each, the
+        latest first; `last` in UTC milliseconds.
+        """
 
 
 class Emulator(Protocol):

@@ -7,7 +7,7 @@ device whose points are bad or overdue is not called healthy because nobody comp
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,7 +31,15 @@ STALE_AFTER = 3
 """Poll intervals without a reading after which a point is stale."""
 PACE = 0.5
 """Seconds for which changes gather before `changed` tells of them."""
+REMARKS = 10
+"""Remarks that are kept of each device."""
 _NAMED = 3
+_CLOCK = {
+    ClockState.SYNCED: "",
+    ClockState.CORRECTED: "The clock was set a short while ago; earlier readings are corrected when they are sent.",
+    ClockState.HOLDOVER: "The clock was set once and runs on by itself. Connect network or GNSS.",
+    ClockState.UNSYNCED: "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS.",
+}
 _BECAUSE = {
     "comm_failure": "without answer",
     "device_failure": "at fault",
@@ -91,6 +99,10 @@ class _Device:
     readings: int = 0
     slots: list["_Slot"] = field(default_factory=list)
     verdict: tuple[Health, str] = (Health.UNKNOWN, "")
+    faults: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """What it reports of itself, until it takes it back: sentence and since when, by what it is about."""
+    remarks: dict[str, None] = field(default_factory=dict)
+    """What it does otherwise than its protocol has it, newest last."""
 
 
 @dataclass(slots=True)
@@ -156,6 +168,8 @@ class Status:
                     slot = _Slot(held, point, STALE_AFTER * 1000 * seconds, now, at=now)
                     self._slots[point.id] = slot
                     held.slots.append(slot)
+        self.strangers: Callable[[], Sequence[Json]] = list
+        """Who called on a link and is not in the site file."""
         self._news = asyncio.Event()
 
     def note(self, records: Sequence[Record]) -> None:
@@ -236,13 +250,14 @@ class Status:
         now = self._clock.boot() if now is None else now
         self._judge_all(now)
         running, rejected, applied = self._configuration
+        clock = self._clock.state()
         return {
             "v": 1,
             "version": self.version,
             "after": after,
             "gateway": self.gateway,
             "uptime_ms": now - self._started,
-            "clock": _told(self._clock, now),
+            "clock": {"state": clock.value, "say": _CLOCK[clock], "time": self._clock.wall()},
             "configuration": {"running": running, "say": rejected, "since_ms": now - applied},
             "links": [
                 {"name": name, "up": peer.up, "say": peer.say, "since_ms": now - peer.since, "restarts": peer.restarts}
@@ -262,6 +277,7 @@ class Status:
                 }
                 for name, lane in self._lanes.items()
             ],
+            "strangers": self.strangers(),
             "devices": [self._device(device, now) for device in self._devices.values() if device.version > after],
         }  # fmt: skip
 
@@ -275,7 +291,20 @@ class Status:
             device.version = self.version
         match event.kind:
             case "device_up" | "device_down" if device is not None:
+                device.faults.pop("device ", None)
                 device.said.turn(up=event.kind == "device_up", say=event.say, at=event.at)
+            case "wrong_key" if device is not None and not device.said.up:
+                device.said.turn(up=False, say=event.say, at=event.at)
+            case "device_fault" | "connector_fault" | "limit_refused" if device is not None:
+                _, since = device.faults.get(_about(event), ("", event.at))
+                device.faults[_about(event)] = (event.say, since)
+            case "connector_clear" | "safe_share" if device is not None:
+                device.faults.pop(_about(event), None)
+            case "nonconforming" if device is not None:
+                device.remarks.pop(event.say, None)
+                device.remarks[event.say] = None
+                while len(device.remarks) > REMARKS:
+                    del device.remarks[next(iter(device.remarks))]
             case "link_up" | "link_down" if event.on in self._links:
                 self._links[event.on].turn(up=event.kind == "link_up", say=event.say, at=event.at)
 
@@ -283,7 +312,7 @@ class Status:
         health, say, since = self._judge(device, now)
         return {
             "id": device.id, "link": device.link, "health": health.value, "colour": COLOUR[health], "say": say,
-            "since_ms": now - since, "readings": device.readings,
+            "since_ms": now - since, "readings": device.readings, "remarks": list(device.remarks),
             "points": [_point(slot, now) for slot in device.slots],
         }  # fmt: skip
 
@@ -311,14 +340,18 @@ class Status:
             return Health.DOWN, f"No point has a value; {_because(bad)}.", max(slot.since for slot in bad)
         stale = [slot for slot in device.slots if slot.is_stale(now)]
         doubtful = [slot for slot in heard if slot.is_doubtful() and slot not in stale]
-        if doubtful or stale:
+        if doubtful or stale or device.faults:
+            say = [sentence for sentence, _ in device.faults.values()]
+            began = [since for _, since in device.faults.values()]
             parts = [_because(doubtful)] if doubtful else []
             if stale:
                 parts.append(f"overdue: {_names(stale)}")
-            began = [slot.since for slot in doubtful] + [round(slot.at + slot.limit) for slot in stale]
-            total = len(device.slots)
-            say = f"{len(doubtful) + len(stale)} of {total} {'points' if total > 1 else 'point'} {'; '.join(parts)}."
-            return Health.DEGRADED, say, min(began)
+            if parts:
+                total = len(device.slots)
+                points = "points" if total > 1 else "point"
+                say.append(f"{len(doubtful) + len(stale)} of {total} {points} {'; '.join(parts)}.")
+            began += [slot.since for slot in doubtful] + [round(slot.at + slot.limit) for slot in stale]
+            return Health.DEGRADED, " ".join(say), min(began)
         return Health.UP, "", max([slot.since for slot in heard] + [said.since, link.since])
 
     def _is_said_down(self, device: _Device) -> bool:
@@ -329,14 +362,10 @@ class Status:
         )
 
 
-def _told(clock: Clock, now: int) -> dict[str, Json]:
-    state, error = clock.state(), clock.error()
-    say = ""
-    if state is ClockState.UNSYNCED:
-        say = "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS."
-    elif state is ClockState.HOLDOVER and error is not None:
-        say = f"The clock runs on by itself and may be off by {error / 1000:,.1f} s. Connect network or GNSS."
-    return {"state": state.value, "say": say, "time": clock.wall(), "since_ms": now - clock.since(), "error_ms": error}
+def _about(event: Event) -> str:
+    """What a fault and its end have in common."""
+    what = event.kind.partition("_")[0]
+    return f"{'limit' if what == 'safe' else what} {event.more.get('connector', '')}"
 
 
 def _age(now: int, at: int | None) -> int | None:

@@ -159,6 +159,38 @@ def test_what_is_idle_has_no_value_and_is_green(status: Status) -> None:
     assert [(point["value"], point["reason"]) for point in found["points"]] == [(None, "idle"), (1.5, None)]
 
 
+def test_what_a_device_reports_of_itself_stands_until_it_takes_it_back(status: Status) -> None:
+    status.note([good(METER, "power", 61_000), good(METER, "voltage", 61_000)])
+    status.note([Event("connector_fault", METER, 62_000, "Too hot.", {"connector": 2})])
+    status.note([Event("limit_refused", METER, 63_000, "It takes no limit.")])
+    found = seen(status, METER, 65_000)
+    assert (found["colour"], found["say"], found["since_ms"]) == ("amber", "Too hot. It takes no limit.", 3000)
+    status.note([Event("device_down", METER, 66_000, "Gone."), Event("device_up", METER, 66_000)])
+    assert seen(status, METER, 66_000)["colour"] == "amber", "it is as hot as before"
+    status.note([Event("connector_clear", METER, 67_000, "", {"connector": 1}), Event("safe_share", METER, 67_000)])
+    assert seen(status, METER, 67_000)["say"] == "Too hot."
+    status.note([Event("connector_clear", METER, 68_000, "", {"connector": 2})])
+    assert seen(status, METER, 68_000)["colour"] == "green"
+    status.note([Event("device_fault", METER, 69_000, "Lens dirty."), Event("device_fault", METER, 70_000, "Laser.")])
+    found = seen(status, METER, 70_000)
+    assert (found["say"], found["since_ms"]) == ("Laser.", 1000)
+    status.note([Event("device_up", METER, 71_000)])
+    assert seen(status, METER, 71_000)["say"] == ""
+
+
+def test_a_charger_with_a_wrong_key_is_told_from_one_that_never_called(status: Status) -> None:
+    status.note([Event("wrong_key", METER, 61_000, "Its key is wrong.")])
+    assert (seen(status, METER, 61_000)["colour"], seen(status, METER, 61_000)["say"]) == ("red", "Its key is wrong.")
+    status.note([Event("device_up", METER, 62_000)])
+    status.note([Event("wrong_key", METER, 63_000, "Its key is wrong.")])
+    assert seen(status, METER, 63_000)["colour"] == "green", "whoever that was"
+
+
+def test_remarks_are_few_and_the_newest(status: Status) -> None:
+    status.note([Event("nonconforming", METER, 61_000, f"It sent {number}.") for number in [*range(40), 35]])
+    assert seen(status, METER, 61_000)["remarks"] == [f"It sent {n}." for n in (30, 31, 32, 33, 34, 36, 37, 38, 39, 35)]
+
+
 def test_an_uncertain_value_is_amber(status: Status) -> None:
     status.note([Reading(f"{LAMP}/pm25", 12.0, 61_000, Quality.UNCERTAIN, "warming_up")])
     found = seen(status, LAMP, 61_000)

@@ -156,6 +156,10 @@ class Charger:
         if reading := self._meter.state(quantity, connector, value, context=context):
             await self._keep([reading], Lane.TELEMETRY)
 
+    def recall(self, key: str) -> Json:
+        """What was last kept under `key`."""
+        return self._link.state.get(key)
+
     async def remember(self, state: Mapping[str, Json]) -> None:
         """Keep what is known of it; where that cannot be, it is found out again."""
         try:

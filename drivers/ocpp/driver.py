@@ -11,7 +11,7 @@ import contextlib
 import hmac
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 from urllib.parse import unquote
 
@@ -50,12 +50,14 @@ class Driver:
         self._chargers: dict[str, Charger] = {}
         self._emit: Emit | None = None
         self._cards: Cards | None = None
+        self._quarantine: Quarantine | None = None
         self._refused: set[str] = set()
 
     async def run(self, emit: Emit) -> None:
         """Listen until cancelled. LinkError: the address cannot be taken. ConfigError: a secret is missing."""
         self._emit = emit
-        billing, self._quarantine = Billing(self._link, emit), Quarantine(self._link, emit)
+        billing = Billing(self._link, emit)
+        self._quarantine = quarantine = Quarantine(self._link, emit)
         self._cards = Cards(self._link, partial(billing.keep, []))
         ids = Ids(self._link.state)
         self._chargers = {
@@ -65,7 +67,7 @@ class Driver:
             for name, device in self._devices.items()
         }
         tls = self._tls()
-        self._door = Door(self._serve)
+        self._door = Door(partial(self._serve, quarantine))
         host, port = split(self._settings.listen)
         # asyncio refuses a limit for a handshake without TLS.
         within = HANDSHAKE_WITHIN if tls else None
@@ -96,9 +98,9 @@ class Driver:
             raise CommandError("not_connected", f"`{self._link.name}` is not listening; {command.on} cannot be told.")
         return await orders.execute(charger, command, self._cards, self._emit, self._link.clock)
 
-    def quarantine(self) -> Mapping[str, Mapping[str, Json]]:
-        """Who called and is not in the site file, by identity."""
-        return self._quarantine.listed()
+    def strangers(self) -> Sequence[Json]:
+        """See `ports.Doorkeeper`."""
+        return self._quarantine.listed() if self._quarantine else ()
 
     def _elsewhere(self) -> Iterator[Transaction]:
         """Open transactions, where a tag may not charge twice."""
@@ -106,11 +108,11 @@ class Driver:
             for charger in self._chargers.values():
                 yield from charger.open_transactions()
 
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve(self, quarantine: Quarantine, request: web.BaseRequest) -> web.StreamResponse:
         name = unquote(request.raw_path.partition("?")[0].rstrip("/").rpartition("/")[2])
         charger = self._chargers.get(name)
         if charger is None:
-            await self._quarantine.note(name, _address(request), request.headers.get("Sec-WebSocket-Protocol", ""))
+            await quarantine.note(name, _address(request), request.headers.get("Sec-WebSocket-Protocol", ""))
             return _ended(web.Response(status=404, text="This charger is not known here.\n"))
         if self._settings.security != "0" and (why := self._why_not(request, name, charger)):
             await self._note_refused(name, charger, why)
@@ -132,7 +134,7 @@ class Driver:
         connection = Connection(socket, charger)
         await charger.connected(connection)
         try:
-            await connection.run(prepare(charger, connection, self._link.state, self._link.clock))
+            await connection.run(prepare(charger, connection, self._link.clock))
         finally:
             await charger.gone(connection)
         return socket

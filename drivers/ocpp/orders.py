@@ -5,17 +5,18 @@ A reset, an unlock or a start is done when the charger accepts it; what follows 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from drivers.ocpp import codec, limits, outgoing
+from drivers.ocpp import codec, limits, locallist, outgoing
 from drivers.ocpp.charger import Charger
 from drivers.ocpp.codec import Remarks
 from drivers.ocpp.connection import Connection, GoneError, RefusedError
 from drivers.ocpp.tags import Cards
 from drivers.ocpp.trace import HIDDEN, is_secret, shown
-from gateway.errors import CommandError, ConfigError
-from gateway.model import ClockState, Command, CommandState, Json, Reply
+from gateway.errors import CommandError
+from gateway.model import Command, CommandState, Json, Reply
 from gateway.ports import Clock, Emit
 
 _SIMPLE = {
@@ -34,9 +35,6 @@ _RESERVE = {"reservation": "reservationId", "connector": "connectorId", "tag": "
 _WHOLE = ("connectorId", "transactionId", "reservationId")
 _DONE = ("Accepted", "Scheduled", "Unlocked", "RebootRequired")
 _CHARGES = ("start", "stop")
-LIST_CHUNK = 50
-"""Entries of a local list in one message, where the charger does not say how many it takes."""
-_LIST_KEY = "SendLocalListMaxLength"
 
 
 async def execute(charger: Charger, command: Command, cards: Cards, emit: Emit, clock: Clock) -> Reply:
@@ -72,10 +70,9 @@ async def _carry_out(
         case "get_configuration":
             return await _configuration(connection, command)
         case "local_list_version":
-            answer = await _call(connection, "GetLocalListVersion", {})
-            return {"version": codec.whole(answer, "listVersion", Remarks())}
+            return {"version": await locallist.version(partial(_call, connection))}
         case "send_local_list":
-            return await _send_list(charger, connection, cards, clock)
+            return await locallist.send(charger, partial(_call, connection), cards, clock)
         case "reserve":
             payload = _payload(command.args, _RESERVE)
             until = codec.moment(command.args["until"], Remarks())
@@ -132,43 +129,6 @@ async def _configuration(connection: Connection, command: Command) -> dict[str, 
             value = entry.get("value")
             values[key[:50]] = HIDDEN if is_secret(key) else None if value is None else str(value)[:500]
     return {"values": values, "unknown": [str(key)[:50] for key in unknown] if isinstance(unknown, list) else []}
-
-
-async def _send_list(charger: Charger, connection: Connection, cards: Cards, clock: Clock) -> dict[str, Json]:
-    """Our list into the charger, so that it knows who may charge when it cannot ask. Its version is then read back."""
-    try:
-        entries = cards.entries
-    except ConfigError as error:
-        raise CommandError("no_list", str(error)) from None
-    wall = None if clock.state() is ClockState.UNSYNCED else clock.wall()
-    # A longer tag would be cut by the charger, and be another's.
-    tags = [tag for tag in entries if len(tag) <= 20]
-    rows: list[dict[str, Any]] = [{"idTag": tag.upper(), "idTagInfo": cards.listed(tag, wall)} for tag in tags]
-    before = await _call(connection, "GetLocalListVersion", {})
-    held = codec.whole(before, "listVersion", Remarks())
-    if held is None or held < 0:
-        raise CommandError("not_supported", f"{charger.device.id} keeps no local list.")
-    answer = await _call(connection, "GetConfiguration", {"key": [_LIST_KEY]})
-    chunk = _number(answer) or LIST_CHUNK
-    chunks: Sequence[list[dict[str, Any]]] = [rows[at : at + chunk] for at in range(0, len(rows), chunk)] or [[]]
-    version = held
-    for number, part in enumerate(chunks):
-        version += 1
-        kind = "Full" if number == 0 else "Differential"
-        payload = {"listVersion": version, "localAuthorizationList": part, "updateType": kind}
-        await _ask(charger, connection, "SendLocalList", payload)
-    shown_version = codec.whole(await _call(connection, "GetLocalListVersion", {}), "listVersion", Remarks())
-    if shown_version != version:
-        say = f"{charger.device.id} accepted list {version}, but shows {shown_version}."
-        raise CommandError("not_applied", say)
-    return {"version": version, "entries": len(rows)}
-
-
-def _number(answer: Mapping[str, Any]) -> int | None:
-    listed = answer.get("configurationKey")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    value = next((codec.whole(entry, "value", Remarks()) for entry in entries if entry.get("key") == _LIST_KEY), None)
-    return value if value and value > 0 else None
 
 
 async def _authorise(command: Command, cards: Cards, emit: Emit, clock: Clock) -> Reply:

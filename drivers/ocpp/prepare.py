@@ -13,13 +13,13 @@ from drivers.ocpp import limits
 from drivers.ocpp.charger import Charger
 from drivers.ocpp.connection import Connection, GoneError, RefusedError
 from gateway.model import Json
-from gateway.ports import Clock, State
+from gateway.ports import Clock
 
 BOOT_WITHIN = 10.0
 SETTLE = 2.0
 
 
-async def prepare(charger: Charger, connection: Connection, state: State, clock: Clock) -> None:
+async def prepare(charger: Charger, connection: Connection, clock: Clock) -> None:
     """Ends when all is asked, or with the connection."""
     with contextlib.suppress(GoneError):
         if not await _is_booted(charger) and charger.profile.triggers:
@@ -31,16 +31,16 @@ async def prepare(charger: Charger, connection: Connection, state: State, clock:
                 if connector not in charger.heard:
                     asked: dict[str, Json] = {"requestedMessage": "StatusNotification", "connectorId": connector}
                     await _trigger(connection, asked)
-        await _keep_safe(charger, connection, state, clock)
+        await _keep_safe(charger, connection, clock)
 
 
-async def _keep_safe(charger: Charger, connection: Connection, state: State, clock: Clock) -> None:
+async def _keep_safe(charger: Charger, connection: Connection, clock: Clock) -> None:
     """The safe share, in the charger itself. It survives a power cut there, so it is installed when the charger has
     booted and when the share has changed, not with each connection: it is written to the charger's flash.
     """
     key = f"base/{charger.device.id}"
     amps = charger.settings.safe_current
-    if state.get(key) == amps and not charger.is_fresh:
+    if charger.recall(key) == amps and not charger.is_fresh:
         charger.has_base = True
         return
     refusal = await limits.install_base(charger, connection, clock)

@@ -36,8 +36,11 @@ class Quarantine:
             else {}
         )
 
-    def listed(self) -> Mapping[str, Mapping[str, Json]]:
-        return self._listed
+    def listed(self) -> list[Json]:
+        """The latest first."""
+        shown = ("address", "protocols", "calls", "last")
+        rows: list[Json] = [{"identity": name, **{key: row.get(key) for key in shown}} for name, row in self._listed.items()]
+        return rows[::-1]
 
     async def note(self, name: str, address: str, protocols: str) -> None:
         """Say it once a day, and keep it on the list."""

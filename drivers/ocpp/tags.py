@@ -164,8 +164,7 @@ class Cards:
         told = self._asked.setdefault(name, asyncio.Event())
         try:
             async with asyncio.timeout(self._settings.authorise_within):
-                if unsaved := self.unsaved():
-                    await self._keep(unsaved)
+                await self.keep_key()
                 await ask({**self.named(tag), "within_ms": round(self._settings.authorise_within * 1000)})
                 await told.wait()
         except TimeoutError:
@@ -188,6 +187,11 @@ class Cards:
         await emit([], lane=Lane.EVENT, state={**dropped, CARD + name: entry})
         if waiting := self._asked.pop(name, None):
             waiting.set()
+
+    async def keep_key(self) -> None:
+        """Before a pseudonym is told or kept apart from a record. StorageError: it would be another after a restart."""
+        if unsaved := self.unsaved():
+            await self._keep(unsaved)
 
     def unsaved(self) -> dict[str, Json]:
         """State to commit with the first record that carries a pseudonym: the key that was made for it."""

@@ -22,6 +22,8 @@ def keys(tree: object) -> Iterator[str]:
 
 async def test_the_document_is_described(status: Status) -> None:
     status.note([Reading("here/feeder/voltage", 231.5, 60_000)])
+    stranger = {"identity": "cp-9", "address": "10.0.0.9", "protocols": "ocpp1.6", "calls": 2, "last": 0}
+    status.strangers = lambda: [stranger]
     table = PAGE.read_text().partition("## The document")[2]
     said = set(re.findall(r"`([a-z_]+)(?:\[\])?`", table)) - {"null", "_ms"}
     assert said == set(keys(status.snapshot()))

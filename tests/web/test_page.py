@@ -68,6 +68,11 @@ async def test_markup_in_any_word_is_shown_as_text(tmp_path: Path) -> None:
     status.link(MARKUP, up=True, say=MARKUP)
     status.lane(Lane.EVENT, records=1, oldest_ms=0, size=0, committed=1, error=MARKUP)
     status.configuration(MARKUP, MARKUP)
+    status.note([Event("nonconforming", name, clock.boot(), MARKUP)])
+    # Who calls chooses these words.
+    status.strangers = lambda: [
+        {"identity": MARKUP, "address": MARKUP, "protocols": MARKUP, "calls": 2, "last": clock.wall()}
+    ]
     async with chromium(tmp_path) as tab, running(status) as address:
         await tab.open(f"http://{address}/?token={TOKEN}")
         await tab.until("document.querySelector('.device .say')")
@@ -75,6 +80,10 @@ async def test_markup_in_any_word_is_shown_as_text(tmp_path: Path) -> None:
         assert await tab.js("document.querySelectorAll('main img, main script, #banners img, h1 img').length") == 0
         assert await tab.js("document.title") == MARKUP
         assert (await tab.js("document.querySelector('#banners').textContent")).startswith(MARKUP)
+        assert await tab.js("document.querySelector('.device li').textContent") == MARKUP
+        assert (await tab.js("document.querySelector('#more li').textContent")).startswith(
+            f"{MARKUP}{MARKUP} · 2 calls"
+        )
 
 
 async def test_it_finds_its_way_back(tmp_path: Path, status: Status) -> None:

@@ -31,21 +31,25 @@ function card(device) {
     title: make("h3", ""), badge: make("span", "badge"), say: make("p", "say"), foot: make("p", "soft"),
     rows: device.points.map(() => [make("span", ""), make("b", ""), make("span", "age")]),
     first: make("div", "points"), more: make("summary", ""), rest: make("div", "points"), known: null,
+    remarks: make("ul", "soft"),
   };
-  const details = make("details", "", parts.more, parts.rest);
+  const details = make("details", "", parts.more, parts.rest, parts.remarks);
   node.append(make("div", "", parts.title, parts.badge), parts.say, parts.first, details, parts.foot);
   return { node, parts };
 }
 
 /** What has never come and is not missed, as most of a charger's points while nobody charges, takes no room. */
-function spread(parts, points) {
+function spread(parts, points, remarks) {
   const known = points.flatMap((point, index) => (point.age_ms !== null || point.stale ? [index] : []));
-  if (String(known) === parts.known) return;
-  parts.known = String(known);
+  const spreads = JSON.stringify([known, remarks]);
+  if (spreads === parts.known) return;
+  parts.known = spreads;
   parts.first.replaceChildren(...known.slice(0, SHOWN).flatMap((index) => parts.rows[index]));
   parts.rest.replaceChildren(...known.slice(SHOWN).flatMap((index) => parts.rows[index]));
-  parts.rest.parentNode.hidden = known.length <= SHOWN;
-  put(parts.more, text.points(known.length - SHOWN));
+  parts.remarks.replaceChildren(...remarks.map((say) => make("li", "", say)));
+  parts.rest.parentNode.hidden = known.length <= SHOWN && !remarks.length;
+  const more = [known.length > SHOWN ? text.points(known.length - SHOWN) : "", text.remarks(remarks.length)];
+  put(parts.more, more.filter(Boolean).join(", "));
 }
 
 function show(held) {
@@ -55,7 +59,7 @@ function show(held) {
   put(parts.badge, text.health[told.health] ?? text.colours[told.colour]);
   put(parts.say, told.say);
   parts.say.hidden = !told.say;
-  spread(parts, told.points);
+  spread(parts, told.points, told.remarks);
   told.points.forEach((point, index) => {
     const [label, amount] = parts.rows[index];
     put(label, name(point.id.slice(point.id.lastIndexOf("/") + 1)));
@@ -168,7 +172,14 @@ function rest(now) {
     ],
     [text.configuration, latest.configuration.running.slice(0, 12), text.since(age(latest.configuration.since_ms + passed))],
   ];
-  place("more").replaceChildren(...facts(text.links, links), ...facts(text.lanes, lanes), ...facts(text.about, about));
+  const strangers = latest.strangers.map((stranger) => [
+    stranger.identity || text.nameless, `${stranger.address} · ${text.calls(stranger.calls)}`,
+    `${stranger.protocols} · ${text.ago(age(latest.clock.time + passed - stranger.last))}`,
+  ]);
+  place("more").replaceChildren(
+    ...(strangers.length ? facts(text.strangers, strangers) : []), ...facts(text.links, links),
+    ...facts(text.lanes, lanes), ...facts(text.about, about),
+  );
 }
 
 function banners(now) {

@@ -23,6 +23,9 @@ from gateway.testing import Recorder, make_link
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from drivers.ocpp.connection import Connection
+    from gateway.model import Event
+
 PROFILE = Path(__file__).parents[3] / "config/profiles/ocpp-generic.yaml"
 GENERIC = profile.load(PROFILE, lambda _: ocpp.Profile)
 KEY = "0011223344556677aabb"
@@ -151,3 +154,18 @@ async def connect(
 
 def limit(amps: Any, lease_s: int | None = None, on: str = "cp-1/evse") -> Command:
     return Command("c1", "grid-desk", "limit", on, {"amps": amps}, 0, 2**53, lease_s)
+
+
+def order(do: str, **args: Any) -> Command:
+    return Command("c1", "desk", do, "cp-1/evse", args, 0, 2**53)
+
+
+def of(recorder: Recorder, kind: str) -> list[Event]:
+    return [event for event in recorder.events if event.kind == kind]
+
+
+def line(running: Gateway) -> Connection:
+    """The connection of cp-1."""
+    found = running.driver._chargers["cp-1"].connection
+    assert found
+    return found

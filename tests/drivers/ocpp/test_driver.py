@@ -15,17 +15,13 @@ from drivers.ocpp.driver import Driver
 from gateway.errors import ConfigError, LinkError, StorageError
 from gateway.model import Lane, Quality, Reason
 from gateway.testing import JumpingLoop, Recorder, make_link
-from tests.drivers.ocpp.chargers import KEY, SECRETS, connect, gateway, make_device, make_settings
+from tests.drivers.ocpp.chargers import KEY, SECRETS, connect, gateway, make_device, make_settings, of
 
 if TYPE_CHECKING:
-    from gateway.model import Event, Reading
+    from gateway.model import Reading
 
 BOOT = {"chargePointVendor": "ABB", "chargePointModel": "Terra", "firmwareVersion": "1.8.21"}
 STATUS = {"connectorId": 1, "status": "Charging", "errorCode": "NoError", "timestamp": "2026-11-22T10:00:00Z"}
-
-
-def of(recorder: Recorder, kind: str) -> list[Event]:
-    return [event for event in recorder.events if event.kind == kind]
 
 
 def at(recorder: Recorder, slug: str) -> list[Reading]:

@@ -12,35 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from drivers.ocpp import connection, trace
+from drivers.ocpp import connection
 from drivers.ocpp.connection import ANSWER_WITHIN, GoneError, RefusedError
-from drivers.ocpp.tags import Pseudonyms
-from gateway.errors import CommandError, StorageError
-from gateway.model import Command
+from gateway.errors import StorageError
 from gateway.testing import JumpingLoop, LoopClock, Recorder
-from tests.drivers.ocpp.chargers import KEY, SECRETS, connect, gateway, limit, make_device, make_settings
+from tests.drivers.ocpp.chargers import KEY, connect, gateway, limit, line, of, order
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from gateway.model import Event
-    from tests.drivers.ocpp.chargers import Gateway
 
 AT = "2026-11-22T10:00:00Z"
-
-
-def order(do: str, **args: Any) -> Command:
-    return Command("c1", "desk", do, "cp-1/evse", args, 0, 2**53)
-
-
-def of(recorder: Recorder, kind: str) -> list[Event]:
-    return [event for event in recorder.events if event.kind == kind]
-
-
-def line(running: Gateway) -> Any:
-    found = running.driver._chargers["cp-1"].connection
-    assert found
-    return found
 
 
 def sampled(**sample: Any) -> dict[str, Any]:
@@ -238,51 +220,6 @@ async def test_a_stop_that_nobody_knows_is_one_record_however_often_it_comes(ses
     assert of(recorder, "session")[0].more["doubts"] == ["no_start", "time_unknown"]
 
 
-async def test_sessions_that_cannot_be_kept_are_not_let_in(session: aiohttp.ClientSession) -> None:
-    recorder = Recorder()
-    async with gateway(recorder) as running:
-        charger = await connect(session, running)
-        assert (await charger.ask("Authorize", {"idTag": "04A1B2C3"}))["idTagInfo"]["status"] == "Accepted"
-        recorder.fail = StorageError("the disk is full")
-        await charger.send([2, "1", "StartTransaction", START])
-        assert await charger.closed() == 1013
-        again = await connect(session, running)
-        assert (await again.ask("Authorize", {"idTag": "04A1B2C3"}))["idTagInfo"] == {"status": "Blocked"}
-        recorder.fail = None
-        await again.ask("StartTransaction", START)
-        told = await again.ask("Authorize", {"idTag": "04A1B2C3"})
-        assert told["idTagInfo"]["status"] == "Accepted"
-    assert len(of(recorder, "sessions_allowed")) == 1
-
-
-@pytest.mark.parametrize("admit", ["pending", "rejected"])
-async def test_a_charger_that_is_not_admitted(session: aiohttp.ClientSession, admit: str) -> None:
-    recorder = Recorder()
-    async with gateway(recorder, devices=[make_device(admit=admit)]) as running:
-        charger = await connect(session, running)
-        booted = await charger.ask("BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"})
-        assert booted["status"] == admit.capitalize()
-        assert (await charger.ask("StartTransaction", START))["transactionId"] > 0  # what has flowed is kept
-        if admit == "pending":
-            assert (await charger.ask("Authorize", {"idTag": "04A1B2C3"}))["idTagInfo"] == {"status": "Blocked"}
-        else:
-            await charger.send([2, "1", "Authorize", {"idTag": "04A1B2C3"}])
-            assert (await charger.receive())[:3] == [4, "1", "SecurityError"]
-        with pytest.raises(CommandError, match="may not charge"):
-            await running.driver.execute(order("start", tag="04A1B2C3"))
-
-
-async def test_a_tag_may_be_kept_from_charging_twice(session: aiohttp.ClientSession) -> None:
-    devices, settings = [make_device(), make_device("cp-2/evse")], make_settings(concurrent="refused")
-    async with gateway(Recorder(), settings, devices) as running:
-        one = await connect(session, running)
-        two = await connect(session, running, "/cp-2", user="cp-2", key=SECRETS["cp-2/evse.key"])
-        first = await one.ask("StartTransaction", START)
-        assert first["idTagInfo"]["status"] == "Accepted"
-        assert (await two.ask("StartTransaction", START))["idTagInfo"]["status"] == "ConcurrentTx"
-        await one.ask("StopTransaction", {**first, "meterStop": 1, "timestamp": AT})
-
-
 def test_a_charger_that_does_not_boot_again_is_asked_who_it_is_and_kept_safe() -> None:
     async def back() -> tuple[list[str], Recorder]:
         import aiohttp
@@ -305,130 +242,3 @@ def test_a_charger_that_does_not_boot_again_is_asked_who_it_is_and_kept_safe() -
         asked, recorder = runner.run(back())
     assert asked == ["BootNotification", "StatusNotification", "GetConfiguration", "SetChargingProfile"]
     assert recorder.committed["base/cp-1/evse"] == 6
-
-
-async def test_frames_are_shown_without_tags_and_keys(session: aiohttp.ClientSession) -> None:
-    async with gateway(Recorder()) as running:
-        charger = await connect(session, running)
-        await charger.ask("Authorize", {"idTag": "04A1B2C3"})
-        frames = line(running).trace.frames()
-        assert frames[0].content == '[2,"m1","Authorize",{"idTag":"04A1B2C3"}]'  # byte for byte
-        told = (await running.driver.execute(order("frames"))).now
-        assert "04A1B2C3" not in repr(told)
-    hide = trace.redacted('[3,"1",{"configurationKey":[{"key":"AuthorizationKey","value":"abc"}]}]', str)
-    assert "abc" not in repr(hide)
-    many = trace.Trace()
-    for _ in range(100):
-        many.note(trace.Frame(at=0.0, is_ours=False, content="x" * 1000))
-    many.note(trace.Frame(at=0.0, is_ours=False, content="x" * 100_000))
-    assert (len(many.frames()), many.too_large) == (16, 1)
-
-
-async def test_commands_are_checked_sent_and_answered(session: aiohttp.ClientSession) -> None:
-    cases: list[tuple[Command, str, dict[str, Any], dict[str, Any]]] = [
-        (order("start", tag="04A1", connector=1), "RemoteStartTransaction", {"idTag": "04A1", "connectorId": 1},
-         {"status": "Accepted"}),
-        (order("stop", transaction=7), "RemoteStopTransaction", {"transactionId": 7}, {"status": "Accepted"}),
-        (order("unlock", connector=1), "UnlockConnector", {"connectorId": 1}, {"status": "Unlocked"}),
-        (order("reset", kind="Soft"), "Reset", {"type": "Soft"}, {"status": "Accepted"}),
-        (order("availability", connector=0, kind="Inoperative"), "ChangeAvailability",
-         {"connectorId": 0, "type": "Inoperative"}, {"status": "Scheduled"}),
-        (order("trigger", message="MeterValues"), "TriggerMessage", {"requestedMessage": "MeterValues"},
-         {"status": "Accepted"}),
-        (order("change_configuration", key="HeartbeatInterval", value="60"), "ChangeConfiguration",
-         {"key": "HeartbeatInterval", "value": "60"}, {"status": "RebootRequired"}),
-        (order("reserve", reservation=3, connector=1, tag="04A1", until=AT), "ReserveNow",
-         {"reservationId": 3, "connectorId": 1, "idTag": "04A1", "expiryDate": "2026-11-22T10:00:00.000Z"},
-         {"status": "Accepted"}),
-        (order("cancel_reservation", reservation=3), "CancelReservation", {"reservationId": 3},
-         {"status": "Accepted"}),
-        (order("clear_cache"), "ClearCache", {}, {"status": "Accepted"}),
-    ]  # fmt: skip
-    verbs = make_device().verbs
-    async with gateway(Recorder()) as running:
-        charger = await connect(session, running)
-        for command, action, payload, answer in cases:
-            assert command.do in verbs
-            for given in (answer, {"status": "Rejected"}):
-                told = asyncio.create_task(running.driver.execute(command))
-                _, message_id, *rest = await charger.receive()
-                assert rest == [action, payload]
-                await charger.send([3, message_id, given])
-                if given is answer:
-                    assert (await told).now == answer
-                else:
-                    with pytest.raises(CommandError, match=f"answers Rejected to {action}"):
-                        await told
-        with pytest.raises(CommandError, match="not set by commands"):
-            await running.driver.execute(order("change_configuration", key="AuthorizationKey", value="x"))
-
-
-async def test_the_local_list_is_sent_in_parts_and_read_back(session: aiohttp.ClientSession) -> None:
-    async with gateway(Recorder()) as running:
-        charger = await connect(session, running)
-        told = asyncio.create_task(running.driver.execute(order("send_local_list")))
-        sent: list[tuple[str, int, list[str]]] = []
-        version = 4
-        while not told.done():
-            receiving = asyncio.create_task(charger.receive())
-            await asyncio.wait([told, receiving], return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
-                break
-            _, message_id, action, payload = receiving.result()
-            answer: dict[str, Any] = {"listVersion": version}
-            if action == "GetConfiguration":
-                answer = {"configurationKey": [{"key": "SendLocalListMaxLength", "readonly": True, "value": "2"}]}
-            elif action == "SendLocalList":
-                version, answer = payload["listVersion"], {"status": "Accepted"}
-                tags = [entry["idTag"] for entry in payload["localAuthorizationList"]]
-                sent.append((payload["updateType"], version, tags))
-            await charger.send([3, message_id, answer])
-        assert (await told).now == {"version": 6, "entries": 3}
-    assert sent == [("Full", 5, ["04A1B2C3", "04EXPIRED1"]), ("Differential", 6, ["DEADBEEF"])]
-
-
-async def test_the_platform_decides_by_pseudonym_in_time_or_as_it_last_did(session: aiohttp.ClientSession) -> None:
-    recorder = Recorder()
-    settings = make_settings(authorise="platform", authorise_within="300ms")
-    async with gateway(recorder, settings) as running:
-        charger = await connect(session, running)
-
-        async def ask(tag: str) -> Any:
-            return (await charger.ask("Authorize", {"idTag": tag}))["idTagInfo"]
-
-        assert await ask("STRANGER") == {"status": "Invalid"}  # nobody answers, and the list does not have it
-        assert (await ask("04A1B2C3"))["status"] == "Accepted"  # the list has it
-        names = [str(event.more["tag"]) for event in of(recorder, "authorise")]
-        asking = asyncio.create_task(ask("STRANGER"))
-        await recorder.until(lambda found: len(of(found, "authorise")) == 3)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await running.driver.execute(order("authorise", tag=names[0], status="Accepted", group="fleet"))
-        assert await asking == {"status": "Accepted", "parentIdTag": "fleet"}
-        assert loop.time() - began < 0.25
-        assert await ask("STRANGER") == {"status": "Accepted", "parentIdTag": "fleet"}  # as it last said
-        await running.driver.execute(order("authorise", tag=names[1], status="Blocked"))
-        assert (await ask("04A1B2C3"))["status"] == "Blocked"
-    assert "STRANGER" not in repr(recorder.records)
-
-
-def test_a_new_pseudonym_key_overlaps_with_the_former_one() -> None:
-    before, after, both = Pseudonyms(b"old"), Pseudonyms(b"new"), Pseudonyms(b"new", b"old")
-    assert both.of("04A1") == after.of("04a1") != before.of("04A1")
-    assert both.all_of("04A1") == [after.of("04A1"), before.of("04A1")]
-    assert before.of("04A1").partition(".")[0] != after.of("04A1").partition(".")[0]
-
-
-async def test_a_start_under_the_former_key_is_known_again(session: aiohttp.ClientSession) -> None:
-    recorder, settings = Recorder(), make_settings(pseudonym="secret")
-    numbers = []
-    for key in ("old", "new\nold"):
-        async with gateway(recorder, settings, secrets={**SECRETS, "pseudonym": key}) as running:
-            charger = await connect(session, running)
-            numbers.append((await charger.ask("StartTransaction", START))["transactionId"])
-            await charger.ask("StartTransaction", {**START, "meterStart": len(numbers)})
-    assert numbers[0] == numbers[1]
-    assert [sorted(event.more.keys() & {"tag", "tag_was"}) for event in of(recorder, "transaction_begin")] == [
-        ["tag"], ["tag"], ["tag", "tag_was"],
-    ]  # fmt: skip

@@ -10,12 +10,11 @@ from drivers.ocpp import codec
 from gateway.model import Lane, Quality, Reason
 from gateway.status import Status
 from gateway.testing import LoopClock, Recorder
-from tests.drivers.ocpp.chargers import Charger, connect, gateway, make_device
+from tests.drivers.ocpp.chargers import Charger, connect, gateway, make_device, of
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from gateway.model import Event
 
 # OCMF 1.0 of the S.A.F.E. initiative: payload and signature between bars. Every byte counts.
 OCMF = (
@@ -26,10 +25,6 @@ SIGNED = {
     "value": OCMF, "format": "SignedData", "context": "Transaction.Begin", "measurand": "Energy.Active.Import.Register",
 }  # fmt: skip
 AT = "2026-11-22T10:00:00Z"
-
-
-def of(recorder: Recorder, kind: str) -> list[Event]:
-    return [event for event in recorder.events if event.kind == kind]
 
 
 async def begin(charger: Charger, at: str = AT, **other: Any) -> int:

@@ -13,12 +13,11 @@ from drivers.ocpp.transactions import MOST_OPEN, NEXT, REMEMBERED, Ids, Ledger, 
 from gateway.errors import StorageError
 from gateway.model import Lane, Reading
 from gateway.testing import Recorder
-from tests.drivers.ocpp.chargers import SECRETS, Charger, connect, gateway, make_device, make_settings
+from tests.drivers.ocpp.chargers import SECRETS, Charger, connect, gateway, make_device, make_settings, of
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from gateway.model import Event
 
 START = {"connectorId": 1, "idTag": "04A1B2C3", "meterStart": 1000, "timestamp": "2026-11-22T10:00:00Z"}
 STOP = {"meterStop": 8500, "timestamp": "2026-11-22T11:00:00Z", "idTag": "04A1B2C3", "reason": "EVDisconnected"}
@@ -27,10 +26,6 @@ STOP = {"meterStop": 8500, "timestamp": "2026-11-22T11:00:00Z", "idTag": "04A1B2
 def meter(transaction: object, wh: int = 2000, minute: int = 5) -> dict[str, Any]:
     value = {"timestamp": f"2026-11-22T10:{minute:02}:00Z", "sampledValue": [{"value": str(wh)}]}
     return {"connectorId": 1, "transactionId": transaction, "meterValue": [value]}
-
-
-def of(recorder: Recorder, kind: str) -> list[Event]:
-    return [event for event in recorder.events if event.kind == kind]
 
 
 def energy(recorder: Recorder) -> list[Reading]:
