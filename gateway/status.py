@@ -34,12 +34,6 @@ PACE = 0.5
 REMARKS = 10
 """Remarks that are kept of each device."""
 _NAMED = 3
-_CLOCK = {
-    ClockState.SYNCED: "",
-    ClockState.CORRECTED: "The clock was set a short while ago; earlier readings are corrected when they are sent.",
-    ClockState.HOLDOVER: "The clock was set once and runs on by itself. Connect network or GNSS.",
-    ClockState.UNSYNCED: "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS.",
-}
 _BECAUSE = {
     "comm_failure": "without answer",
     "device_failure": "at fault",
@@ -250,14 +244,13 @@ class Status:
         now = self._clock.boot() if now is None else now
         self._judge_all(now)
         running, rejected, applied = self._configuration
-        clock = self._clock.state()
         return {
             "v": 1,
             "version": self.version,
             "after": after,
             "gateway": self.gateway,
             "uptime_ms": now - self._started,
-            "clock": {"state": clock.value, "say": _CLOCK[clock], "time": self._clock.wall()},
+            "clock": _told(self._clock, now),
             "configuration": {"running": running, "say": rejected, "since_ms": now - applied},
             "links": [
                 {"name": name, "up": peer.up, "say": peer.say, "since_ms": now - peer.since, "restarts": peer.restarts}
@@ -366,6 +359,16 @@ def _about(event: Event) -> str:
     """What a fault and its end have in common."""
     what = event.kind.partition("_")[0]
     return f"{'limit' if what == 'safe' else what} {event.more.get('connector', '')}"
+
+
+def _told(clock: Clock, now: int) -> dict[str, Json]:
+    state, error = clock.state(), clock.error()
+    say = ""
+    if state is ClockState.UNSYNCED:
+        say = "Clock not set: lamps stay lit, readings are marked. Connect network or GNSS."
+    elif state is ClockState.HOLDOVER and error is not None:
+        say = f"The clock runs on by itself and may be off by {error / 1000:,.1f} s. Connect network or GNSS."
+    return {"state": state.value, "say": say, "time": clock.wall(), "since_ms": now - clock.since(), "error_ms": error}
 
 
 def _age(now: int, at: int | None) -> int | None:
