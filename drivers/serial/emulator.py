@@ -25,7 +25,7 @@ from drivers.serial.scenario import Scenario
 from drivers.serial.settings import Settings
 from gateway.model import Device
 
-TICK = 0.05
+TICK = 0.02
 """Seconds between two looks whether somebody is there: without, a pty's descriptor cannot be waited for."""
 
 

@@ -33,7 +33,7 @@ def load(name: str, **changes: Any) -> Profile:
     """Quick, without warm-up, patient with a busy machine."""
     profile = true(name)
     # Only pauses part idle frames: faster, they would run together.
-    quick = {"cadence": 0.3 if isinstance(profile.frame, IdleFrame) else 0.02, "silence": 60.0, "warm_up": 0.0}
+    quick = {"cadence": 0.2 if isinstance(profile.frame, IdleFrame) else 0.02, "silence": 60.0, "warm_up": 0.0}
     dialogue = profile.dialogue.model_copy(update={"gap": 0.0})
     return profile.model_copy(update={**quick, "dialogue": dialogue, **changes})
 

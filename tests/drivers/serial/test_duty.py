@@ -16,13 +16,16 @@ Jumped = Callable[[Coroutine[Any, Any, None]], None]
 
 @pytest.mark.parametrize(("name", "dust"), [("nova-sds011", "pm25"), ("sensirion-sps30", "pm25")])
 def test_a_sensor_rests_and_tells_one_mean_each_time(name: str, dust: str, jumped: Jumped) -> None:
-    bus = Bus(true(name), None, every="5min")
+    profile = true(name).model_copy(update={"cadence": 4.0})
+    assert profile.duty
+    busy = profile.warm_up + profile.duty.measure
+    bus = Bus(profile, None, every=f"{3 * busy:g}s")
     awake: list[bool] = []
 
     async def story() -> None:
         async with bus.running():
             for _ in range(30):
-                await asyncio.sleep(30)
+                await asyncio.sleep(3 * busy / 10)
                 awake.append(not bus.emulator._first.asleep)
 
     jumped(story())
@@ -31,8 +34,8 @@ def test_a_sensor_rests_and_tells_one_mean_each_time(name: str, dust: str, jumpe
     assert {one.quality for one in told} == {Quality.GOOD}
     assert all(5 < one.value < 60 for one in told)
     steps = [round((b.at - a.at) / 1000) for a, b in pairwise(told)]
-    assert all(abs(step - 300) <= 10 for step in steps)
-    assert sum(awake) <= 8, "it rests most of the time"
+    assert all(abs(step - 3 * busy) <= 10 for step in steps)
+    assert sum(awake) <= 15, "it rests most of the time"
     assert bus.said("device_down") == []
     assert len(bus.said("device_up")) == 1
 
@@ -61,7 +64,7 @@ def test_a_start_that_is_missed_is_repeated(jumped: Jumped, monkeypatch: pytest.
 
 
 def test_a_radar_that_sees_nothing_is_asked_before_it_counts_as_lost(jumped: Jumped) -> None:
-    bus = Bus(true("omnipresense-ops24x"))
+    bus = Bus(true("omnipresense-ops24x").model_copy(update={"cadence": 10.0}))
     asked: list[str] = []
 
     async def story() -> None:
@@ -80,14 +83,18 @@ def test_a_radar_that_sees_nothing_is_asked_before_it_counts_as_lost(jumped: Jum
 
 
 def test_a_value_that_stands_still_for_half_an_hour_is_doubtful(jumped: Jumped) -> None:
-    bus = Bus(true("nova-sds011").model_copy(update={"cadence": 50.0, "silence": 300.0}))
+    profile = true("nova-sds011")
+    point = profile.points["pm25"]
+    assert point.stuck == 1800
+    quick = {**profile.points, "pm25": point.model_copy(update={"stuck": 180.0})}
+    bus = Bus(profile.model_copy(update={"cadence": 5.0, "points": quick}))
     bus.emulator.fault("stuck")
 
     async def story() -> None:
         async with bus.running():
-            await asyncio.sleep(1700)
+            await asyncio.sleep(170)
             bus.recorder.records.clear()
-            await asyncio.sleep(400)
+            await asyncio.sleep(40)
 
     jumped(story())
     told = [(one.quality, one.reason) for one in bus.recorder.readings if one.point.endswith("pm25")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drivers.serial import DeviceSettings, verbs
+from drivers.serial import DeviceSettings, sensor, verbs
 from drivers.serial.codec import Codec
 from drivers.serial.driver import Driver
 from drivers.serial.emulator import Fault
@@ -15,7 +15,9 @@ from tests.drivers.serial.bus import Bus, load, serial_profiles
 
 
 @pytest.mark.parametrize("name", serial_profiles())
-async def test_its_values_arrive(name: str) -> None:
+async def test_its_values_arrive(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first line that comes may be the rest of one: so the radar's agreement to its unit is missed once.
+    monkeypatch.setattr(sensor, "WAKE_AGAIN", 0.1)
     bus = Bus(load(name))
     named = {point.id for point in bus.devices[0].points.values()}
     async with bus.running():
@@ -34,7 +36,7 @@ async def test_a_dirty_wire_gives_no_value_that_was_not_sent(
     name: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = load(name)
-    profile = profile.model_copy(update={"dialogue": profile.dialogue.model_copy(update={"timeout": 0.1})})
+    profile = profile.model_copy(update={"dialogue": profile.dialogue.model_copy(update={"timeout": 0.04})})
     bus = Bus(profile)
     sent: set[float | str | None] = set()
     codec, count = Codec(profile), Played.count
@@ -46,12 +48,15 @@ async def test_a_dirty_wire_gives_no_value_that_was_not_sent(
     monkeypatch.setattr(Played, "count", counting)
     bus.emulator.fault(fault)
     async with bus.running():
-        await bus.recorder.until(lambda recorder: len(recorder.readings) > 20 or bus.said("device_down") != [], 20)
+        await bus.recorder.until(lambda recorder: len(recorder.readings) > 9 or bus.said("device_down") != [], 20)
     grown = {f"lp-0/x/{slug}" for slug, point in profile.points.items() if point.counter}
     good = [one for one in bus.recorder.readings if one.quality is Quality.GOOD and one.point not in grown]
     if fault == "sync_inside" and isinstance(profile.frame, SyncedFrame):
-        return  # the frame is a good one by its checksum; what it says is the sensor's word
-    assert {one.value for one in good} <= sent
+        # The frame is a good one by its checksum; what it says is the sensor's word.
+        assert good
+        assert bus.said("device_down") == []
+    else:
+        assert {one.value for one in good} <= sent
 
 
 async def test_two_sensors_on_one_bus_are_told_apart() -> None:

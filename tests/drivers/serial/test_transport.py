@@ -155,7 +155,7 @@ async def test_a_hang_up_is_said_and_costs_no_time(pty: tuple[int, str]) -> None
         os.close(master)
         with pytest.raises(LinkError, match=r"is unplugged: .* hung up\. Plug it back"):
             await to_the_end(wire)
-        assert await burnt(0.5) < 0.1
+        assert await burnt(0.3) < 0.1
 
 
 def descriptors() -> set[str]:
