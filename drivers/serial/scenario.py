@@ -4,6 +4,8 @@ import math
 from enum import StrEnum
 
 DAY = 86_400.0
+RAIN = 18.0
+"""mm/h, at its heaviest: at three in the afternoon."""
 
 
 class Scenario(StrEnum):
@@ -20,8 +22,8 @@ _BEGINS = {Scenario.TRAFFIC: 8 * 3600.0, Scenario.WEATHER: 14 * 3600.0, Scenario
 
 def level(scenario: Scenario, quantity: str, second: float) -> float | None:
     """The quantity after so many seconds; None: the scenario knows nothing of it."""
-    second = (_BEGINS[scenario] + second) % DAY
-    hour = second / 3600
+    day, second_of_day = divmod(_BEGINS[scenario] + second, DAY)
+    hour = second_of_day / 3600
     rush = math.exp(-(((hour - 8.5) / 1.5) ** 2)) + math.exp(-(((hour - 18.5) / 2) ** 2))
     sun = max(0.0, math.sin(math.pi * (hour - 6) / 14)) if 6 < hour < 20 else 0.0
     storm = math.exp(-(((hour - 15) / 1.0) ** 2)) if scenario is Scenario.WEATHER else 0.0
@@ -39,9 +41,14 @@ def level(scenario: Scenario, quantity: str, second: float) -> float | None:
         "air_pressure": 1013 - 12 * storm,
         "wind_speed": 1.2 + 1.5 * sun + 11 * storm,
         "wind_direction": (200 + 90 * storm) % 360,
-        "rain_intensity": 18 * storm,
-        "precipitation": 0.005 * second * (1 if storm > 0.05 else 0),
+        "rain_intensity": RAIN * storm,
+        "precipitation": _fallen(day, hour) - _fallen(0, 14) if scenario is Scenario.WEATHER else 0.0,
         "solar_irradiance": 850 * sun * (1 - 0.8 * storm),
         "illuminance": 90_000 * sun * (1 - 0.8 * storm),
     }
     return levels.get(quantity)
+
+
+def _fallen(day: float, hour: float) -> float:
+    """Millimetres since the first midnight: the integral of the rain."""
+    return RAIN * math.sqrt(math.pi) * (day + (1 + math.erf(hour - 15)) / 2)
