@@ -5,6 +5,7 @@ the state that makes a repeated message known again. StorageError: no answer, th
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +22,14 @@ from drivers.ocpp.settings import DeviceSettings, Profile
 from drivers.ocpp.tags import Cards
 from drivers.ocpp.transactions import Ids, Transaction
 from gateway.errors import ConfigError, StorageError
-from gateway.model import Device, Event, Json, Lane, Record
+from gateway.model import ClockState, Device, Event, Json, Lane, Record
 from gateway.ports import Emit, Link
 
 HEARTBEAT = 300
 """Seconds, as told at boot: keeps the charger's clock right, for its frames are life enough."""
+CLOCK_WITHIN = 60
+"""Seconds that a charger waits for our clock to be set; then it charges, and its sessions are marked."""
+_ASK_AGAIN = 10
 MOST_REMARKS = 100
 ACKNOWLEDGED = {
     "DiagnosticsStatusNotification": "diagnostics_status",
@@ -67,6 +71,10 @@ class Charger:
         """It has booted since the gateway started; a charger that comes back does not boot again."""
         self.is_fresh = False
         """It has booted since its safe share was last installed."""
+        self.is_told_to_wait = False
+        """It has booted and will again in a few seconds: we do not know the time yet."""
+        self._asked_at: int | None = None
+        """Boot clock at which it was first told to wait for the time."""
         self.heard: set[int] = set()
         """Connectors that have told their status on this connection."""
         self._link, self._emit, self._cards, self._billing = link, emit, cards, billing
@@ -199,11 +207,23 @@ class Charger:
         say = (
             f"{self.device.id} has booted: {more['vendor']} {more['model']}, firmware {more['firmware'] or 'unknown'}."
         )
-        await self.tell("charger_booted", say, more)
-        self.has_base, self.is_fresh = False, True
-        self.booted.set()
         now = codec.iso(self._link.clock.wall())
+        if left := self._time_left():
+            self.is_told_to_wait = True
+            return {"status": "Pending", "currentTime": now, "interval": min(_ASK_AGAIN, left)}
+        await self.tell("charger_booted", say, more)
+        self.has_base, self.is_fresh, self.is_told_to_wait = False, True, False
+        self.booted.set()
         return {"status": _ADMITTED[self.settings.admit], "currentTime": now, "interval": HEARTBEAT}
+
+    def _time_left(self) -> int:
+        """Seconds for which it is not yet admitted, because the time that we would give it is not known."""
+        clock = self._link.clock
+        if self.settings.admit != "accepted" or clock.state() is not ClockState.UNSYNCED:
+            return 0
+        if self._asked_at is None:
+            self._asked_at = clock.boot()
+        return max(0, CLOCK_WITHIN - math.ceil((clock.boot() - self._asked_at) / 1000))
 
     async def _status(self, payload: Mapping[str, Any], remarks: Remarks) -> Mapping[str, Json]:
         connector = codec.whole(payload, "connectorId", remarks) or 0

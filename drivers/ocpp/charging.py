@@ -17,7 +17,7 @@ from drivers.ocpp.sessions import Progress, Register, RegisterKind
 from drivers.ocpp.settings import DeviceSettings, Profile
 from drivers.ocpp.tags import Cards
 from drivers.ocpp.transactions import Ids, Ledger, Transaction, digest
-from gateway.model import Device, Event, Json, Record
+from gateway.model import ClockState, Device, Event, Json, Record
 from gateway.ports import Clock, State
 
 FORGOTTEN_MS = 2 * 24 * 3600 * 1000
@@ -80,7 +80,9 @@ class Charging:
                 told = {**told, "status": "ConcurrentTx"}
             register, kind = self._register(connector)
             number, state = self._ids.take()
-            begun = replace(start, id=number, has_no_baseline=sessions.is_no_baseline(meter, register, kind))
+            is_undated = self._clock.state() is ClockState.UNSYNCED
+            has_none = sessions.is_no_baseline(meter, register, kind)
+            begun = replace(start, id=number, has_no_baseline=has_none, is_undated=is_undated)
             more: dict[str, Json] = {
                 "transaction": str(number),
                 "connector": connector,
@@ -141,7 +143,7 @@ class Charging:
                 reason=codec.optional(payload, "reason", 50) or "Local",
                 tags={"tag": begun.tag} if begun else self._cards.named(stopper or ""),
             )  # fmt: skip
-            event = self._event("session", _told(self._device.id, more), more, time)
+            event = self._event("session", _told(self._device.id, more), more, time, begun)
             state = self._ledger.end(begun, mark) if begun else self._ledger.stray(mark)
             if begun and meter is not None:
                 state[_key(self._device, connector)] = replace(register, stop=meter).stored()
@@ -167,7 +169,7 @@ class Charging:
     def _is_elsewhere(self, tags: Iterable[str]) -> bool:
         """Whether the tag has an open transaction at another connector."""
         now, names = self._clock.wall(), set(tags) - {""}
-        return any(one.tag in names and now - (_began(one) or 0) < FORGOTTEN_MS for one in self._elsewhere())
+        return any(one.tag in names and abs(now - (_began(one) or 0)) < FORGOTTEN_MS for one in self._elsewhere())
 
     def _never_ended(self, begun: Transaction) -> Event:
         """The record of a charge whose stop never came, when there is no more room to wait for it."""
@@ -177,9 +179,13 @@ class Charging:
             str(begun.id), begun, progress, kind, begin=began, end=progress.last, stop=progress.register,
             reason="NeverEnded", tags={"tag": begun.tag},
         )  # fmt: skip
-        return self._event("session", _told(self._device.id, more), more, progress.last)
+        return self._event("session", _told(self._device.id, more), more, progress.last, begun)
 
-    def _event(self, kind: str, say: str, more: Mapping[str, Json], time: int | None) -> Event:
+    def _event(
+        self, kind: str, say: str, more: Mapping[str, Json], time: int | None, begun: Transaction | None = None
+    ) -> Event:
+        if (begun and begun.is_undated) or self._clock.state() is ClockState.UNSYNCED:
+            more = {**more, "clock": ClockState.UNSYNCED.value}
         return Event(kind, self._device.id, self._clock.boot(), say, more, time)
 
 

@@ -203,6 +203,9 @@ class ChargePoint:
         boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
                 "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
         answer = await self._call("BootNotification", boot)
+        while isinstance(answer, rpc.CallResult) and answer.payload.get("status") == "Pending":
+            await asyncio.sleep(answer.payload.get("interval") or 60)
+            answer = await self._call("BootNotification", boot)
         self._has_booted = True
         if isinstance(answer, rpc.CallResult):
             self.controls.configuration["HeartbeatInterval"] = str(answer.payload.get("interval") or 60)

@@ -61,7 +61,9 @@ async def _is_booted(charger: Charger) -> bool:
         async with asyncio.timeout(BOOT_WITHIN):
             await charger.booted.wait()
     except TimeoutError:
-        return False
+        if not charger.is_told_to_wait:
+            return False
+        await charger.booted.wait()
     return True
 
 

@@ -39,7 +39,9 @@ class Quarantine:
     def listed(self) -> list[Json]:
         """The latest first."""
         shown = ("address", "protocols", "calls", "last")
-        rows: list[Json] = [{"identity": name, **{key: row.get(key) for key in shown}} for name, row in self._listed.items()]
+        rows: list[Json] = [
+            {"identity": name, **{key: row.get(key) for key in shown}} for name, row in self._listed.items()
+        ]
         return rows[::-1]
 
     async def note(self, name: str, address: str, protocols: str) -> None:

@@ -40,6 +40,8 @@ class Transaction:
     is_open: bool = True
     has_no_baseline: bool = False
     """Its register cannot have stood at `meter_start`."""
+    is_undated: bool = False
+    """It began while nobody knew the time; the charger has its clock from us."""
 
     def is_start_of(self, other: "Transaction", tags: Collection[str]) -> bool:
         """Whether `other` would be this one again, whose tag is one of `tags`. Without a time stamp only while open."""
