@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,13 +15,15 @@ from gateway import durable, load
 from gateway.buffer import Buffer
 from gateway.clock import SystemClock
 from gateway.commands import Commands, Reach
+from gateway.control import Control, socket_of
 from gateway.deadband import Deadband, Rule, rules
 from gateway.delivery import Delivery
 from gateway.errors import StorageError
+from gateway.lending import Lending, Wire
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
 from gateway.notify import Notifier
 from gateway.ports import Driver, Emit, Link, Platform, Uplink
-from gateway.profile import DeviceKeys, Profile, ProfilePoint
+from gateway.profile import DeviceKeys
 from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
 from gateway.status import Status
 from gateway.supervise import Watch, supervise
@@ -50,7 +51,7 @@ class Gateway:
             site.gateway.id,
             self.clock,
             {link.name: link.devices for link in site.links.values()},
-            every=_intervals(site),
+            every=site.intervals(),
             uplinks=list(site.uplinks),
         )
         self.status.configuration(site.hash, rejected)
@@ -74,7 +75,10 @@ class Gateway:
         self._timekeeping = Timekeeping(
             self.clock, site.gateway.id, self._noting(state_of_gateway.emit), state_of_gateway
         )
+        self.control = Control(socket_of(state))
+        """Requests of `lampione` verbs."""
         self._drivers: dict[str, Driver] = {}
+        self._wires: dict[str, Wire] = {}
         self._deliveries: dict[str, Delivery] = {}
 
     def stop(self) -> None:
@@ -100,10 +104,13 @@ class Gateway:
             own = [tasks.create_task(self.buffer.run(), name="buffer")]
             inventory = await self._tell_start()
             commands = self._commands()
+            self.control.answers("status", self._tell_status)
+            self.control.holds("lend", Lending(self._wires).lend)
             own += [
                 tasks.create_task(work, name=name)
                 for name, work in {
                     "commands": self._keep("commands", commands.run),
+                    "control": self._keep("control", self.control.run),
                     "timekeeping": self._keep("timekeeping", self._timekeeping.run),
                     "lanes": self._keep("lanes", self._report_lanes),
                     "watchdog": self._feed_watchdog(),
@@ -145,15 +152,17 @@ class Gateway:
         """Builds the drivers too: a command reaches a device through the driver that owns its wire."""
         reaches: dict[str, Reach] = {}
         for site_link in self.site.links.values():
-            driver = load.driver_class(site_link.driver)(self._link(site_link))
+            link = self._link(site_link)
+            driver = load.driver_class(site_link.driver)(link)
             self._drivers[site_link.name] = driver
+            self._wires[site_link.name] = Wire(site_link.name, site_link.settings, driver, link.alive)
             for device in site_link.devices:
                 reaches[device.id] = Reach(device, partial(self.status.is_reachable, device.id), driver.execute)
         state = self.buffer.state("commands/")
         return Commands(reaches, self._noting(state.emit), state, self.clock)
 
     async def _run_link(self, site_link: SiteLink) -> None:
-        name, driver = site_link.name, self._drivers[site_link.name]
+        name = site_link.name
         emit = self.thinned(self.buffer.state(f"links.{name}/").emit, site_link.devices)
         up: bool | None = None
 
@@ -176,7 +185,8 @@ class Gateway:
                 await self._invalidate(site_link.devices, emit)
             up = False
 
-        await supervise(f"links.{name}", partial(driver.run, emit_and_rise), watch=self.watch, down=fall)
+        run = partial(self._wires[name].run, emit_and_rise, fall)
+        await supervise(f"links.{name}", run, watch=self.watch, down=fall)
 
     async def _invalidate(self, devices: Sequence[Device], emit: Emit) -> None:
         """Each point that had a value gets one record that it has none: silence must not look like the last value."""
@@ -240,6 +250,9 @@ class Gateway:
             self.status.uplink(up.name, connected=False, say=f"{say} {held:,} readings are safe.")
 
         await supervise(place, connect_and_deliver, watch=self.watch, down=fall)
+
+    async def _tell_status(self, _: Mapping[str, Json]) -> Json:
+        return self.status.snapshot()
 
     async def _serve_page(self) -> None:
         from gateway.web.server import Page
@@ -365,25 +378,6 @@ class Gateway:
                     waits.create_task(delivery.drained())
         except TimeoutError:
             log.info("left_in_buffer", records={name: lane.committed for name, lane in self.buffer.lanes.items()})
-
-
-def _intervals(site: Site) -> dict[str, float]:
-    """Seconds between readings, by device or point, where somebody wrote them: for what `Status` calls overdue."""
-    found: dict[str, float] = {}
-    for _, device in site.devices.values():
-        settings: Mapping[str, ProfilePoint] = getattr(device.profile, "writes", {})
-        found |= {f"{device.id}/{slug}": point.every or math.inf for slug, point in settings.items()}
-        if isinstance(device.settings, DeviceKeys) and device.settings.every is not None:
-            found[device.id] = device.settings.every
-        elif isinstance(device.profile, Profile):
-            of_points: Mapping[str, ProfilePoint] = getattr(device.profile, "points", {})
-            found |= {f"{device.id}/{slug}": point.every for slug, point in of_points.items() if point.every}
-        if isinstance(device.settings, DeviceKeys):
-            for slug, place in device.points.items():
-                for told in (device.settings.quantities.get(place.quantity), device.settings.points.get(slug)):
-                    if every := getattr(told, "every", None):
-                        found[place.id] = every
-    return found
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

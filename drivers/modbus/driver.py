@@ -46,20 +46,23 @@ class Driver:
         self._unplugged = False
         self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
-        self._up = False
+        self._up = self._leaving = False
 
     async def run(self, emit: Emit) -> None:
-        """Poll until cancelled. LinkError: the wire cannot be had; run again, it waits for the adapter."""
+        """Poll until cancelled, or until `let_go`. LinkError: the wire cannot be had; run again, it waits for the
+        adapter.
+        """
+        self._leaving = False
         self._alive()
         try:
-            while self._unplugged and not self._wire.is_there:
+            while self._unplugged and not self._wire.is_there and not self._leaving:
                 self._alive()
                 await asyncio.sleep(LOOK_AGAIN)
             await self._wire.open()
             self._up = True
             for device in self._devices:
                 device.start_over()
-            while True:
+            while not self._leaving:
                 await self._turn(emit)
         except LinkError:
             self._unplugged = True
@@ -69,6 +72,11 @@ class Driver:
             self._wire.close()
             while self._orders:
                 self._orders.popleft().refuse(CommandError("link_down", f"{self._link.name} went down."))
+
+    def let_go(self) -> None:
+        """See gateway.lending.Lendable: the poll or the order under way is finished, then `run` returns."""
+        self._leaving = True
+        self._news.set()
 
     async def execute(self, command: Command) -> Reply:
         """Carry out `set` on `asset/device/slug`, proved by reading back. CommandError or DeviceError otherwise."""

@@ -1,5 +1,6 @@
 """A site as the gateway runs it: every name resolved, every value typed, nothing left to look up."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from gateway.batch import point_entry
 from gateway.diagnostic import Diagnostic
 from gateway.model import Device, DeviceId, Json
-from gateway.profile import DeviceKeys, LinkKeys, Profile
+from gateway.profile import DeviceKeys, LinkKeys, Profile, ProfilePoint
 from gateway.site.keys import BufferKeys, GatewayKeys, PageKeys, Position
 from gateway.uplinks import UplinkKeys
 
@@ -66,6 +67,24 @@ class Site:
     @property
     def devices(self) -> dict[DeviceId, tuple[SiteLink, Device]]:
         return {device.id: (link, device) for link in self.links.values() for device in link.devices}
+
+    def intervals(self) -> dict[str, float]:
+        """Seconds between readings, by device or point, where somebody wrote them: for what `Status` calls overdue."""
+        found: dict[str, float] = {}
+        for _, device in self.devices.values():
+            settings: Mapping[str, ProfilePoint] = getattr(device.profile, "writes", {})
+            found |= {f"{device.id}/{slug}": point.every or math.inf for slug, point in settings.items()}
+            if isinstance(device.settings, DeviceKeys) and device.settings.every is not None:
+                found[device.id] = device.settings.every
+            elif isinstance(device.profile, Profile):
+                of_points: Mapping[str, ProfilePoint] = getattr(device.profile, "points", {})
+                found |= {f"{device.id}/{slug}": point.every for slug, point in of_points.items() if point.every}
+            if isinstance(device.settings, DeviceKeys):
+                for slug, place in device.points.items():
+                    for told in (device.settings.quantities.get(place.quantity), device.settings.points.get(slug)):
+                        if every := getattr(told, "every", None):
+                            found[place.id] = every
+        return found
 
     def inventory(self, version: int) -> dict[str, Json]:
         """What a platform must know of the street (config/schema/inventory.json)."""
