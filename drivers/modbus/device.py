@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivers.modbus.codec import Field
+from drivers.modbus.identity import Identity
 from drivers.modbus.lesson import Lesson
 from drivers.modbus.plan import Block, Named, lengthened, plan
 from drivers.modbus.settings import SETTING_EVERY, DeviceSettings, Profile
@@ -40,6 +41,7 @@ class Polled:
         self.id = device.id
         self.unit = device.settings.address
         self.profile = device.profile
+        self.identity = Identity(self.profile)
         self.settings: Mapping[str, Field] = dict(self.profile.writable())
         self.point_ids = {slug: point.id for slug, point in device.points.items()}
         self.silent = False
@@ -63,8 +65,18 @@ class Polled:
         self._lost: dict[tuple[int, int], float] = {}
         """(function, count) of questions without an answer, and until when it may still come."""
 
-    def take_due(self, now: float, worth: int) -> list[Block]:
-        """The blocks to read now; `worth`: see plan.plan. Deadlines that were missed are not made up for."""
+    def turn(self) -> None:
+        """Read and write in the word order that the device is set to."""
+        written = (*self.profile.fields(), *self.profile.writable())
+        fields = {slug: self.identity.as_set(field) for slug, field in written}
+        self.settings = {slug: fields[slug] for slug in self.settings}
+        for rate in self.rates:
+            rate.fields = [(slug, fields[slug]) for slug, _ in rate.fields]
+        self._fields = [pair for rate in self.rates for pair in rate.fields]
+        self._exclude(self._excluded)
+
+    def take_due(self, now: float) -> list[Rate]:
+        """What to read now. Deadlines that were missed are not made up for."""
         if self._origin is None:
             self._origin = now
         due = [rate for rate in self.rates if rate.due <= now + 0.001]
@@ -73,17 +85,23 @@ class Polled:
         self.due = min(rate.due for rate in self.rates)
         if any(until <= now for until in self._excluded.values()):
             self._exclude({slug: until for slug, until in self._excluded.items() if until > now})
+        self.lesson = Lesson()
+        return due
+
+    def blocks(self, due: Iterable[Rate], worth: int) -> list[Block]:
+        """The questions that read it; `worth`: see plan.plan."""
         if worth != self._worth:
             self._plans, self._worth = {}, worth
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
             fields = [pair for rate in due for pair in rate.fields if pair[0] not in self._excluded]
             self._plans[key] = plan(fields, self._limits, worth)
-        self.lesson = Lesson()
         return self._plans[key]
 
     def as_asked(self, block: Block, now: float) -> Block:
         """`block` as it is to be asked: of another length than the last answer, and than any that is still to come."""
+        if not block.fields:  # a maker's code may answer only by itself
+            return block
         last = self._asked.get(block.fc, 0)
         self._lost = {shape: until for shape, until in self._lost.items() if until > now}
         lost = {count for fc, count in self._lost if fc == block.fc}
@@ -136,6 +154,7 @@ class Polled:
         """Ask again so seldom that `silent` such devices, each costing `cost` seconds, leave the line to `others`."""
         self.silent = True
         self._exclude({})  # what comes back may be another device
+        self.identity.ask_again()
         share = SILENT_SHARE if others else 1.0
         self.due = now + max(min(LONGEST_PROBE, cost * silent / share), self.rates[0].every)
         for rate in self.rates:
@@ -143,6 +162,7 @@ class Polled:
 
     def start_over(self) -> None:
         """The wire is new: everything is due."""
+        self.identity.ask_again()
         self.due = -math.inf
         for rate in self.rates:
             rate.due = -math.inf
@@ -153,7 +173,7 @@ class Polled:
 
     def state(self) -> str:
         """Which event would describe it now: nothing, device_fault (some points refused) or device_down."""
-        if self.silent or self._refused.issuperset(self.profile.points):
+        if self.silent or (self.identity.is_known and self._refused.issuperset(self.profile.points)):
             return "device_down"
         return "device_fault" if self._refused else ""
 

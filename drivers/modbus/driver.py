@@ -8,12 +8,13 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from drivers.modbus.codec import decode_at
 from drivers.modbus.device import Polled
-from drivers.modbus.frames import ABOUT_REGISTERS, SILENT, NoAnswer, Refused
+from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
 from drivers.modbus.plan import Block
@@ -47,6 +48,8 @@ class Driver:
         self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
         self._up = self._leaving = False
+        self._started = 0.0
+        """When the last question was put."""
 
     async def run(self, emit: Emit) -> None:
         """Poll until cancelled, or until `let_go`. LinkError: the wire cannot be had; run again, it waits for the
@@ -106,23 +109,56 @@ class Driver:
                 pass
 
     async def _poll(self, device: Polled, emit: Emit) -> None:
-        """Ask for everything that is due; orders go before each question."""
+        """Ask for everything that is due; what nobody vouches for is not said."""
         readings: list[Reading] = []
+        try:
+            say = await self._ask(device, emit, readings)
+            self._answers(device)
+        except NoAnswer as error:
+            if device.identity.is_doubted(readings):
+                readings.clear()
+            readings += self._fall_silent(device, error, readings, self._now() - self._started)
+            say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {error}. {error.fix}"
+        device.learn(self._now())
+        if not await self._tell(emit, readings):
+            device.unsaid()
+        await self._tell_state(emit, device, say)
+
+    async def _ask(self, device: Polled, emit: Emit, readings: list[Reading]) -> str:
+        """Put what it answers into `readings`; one sentence where it refuses something, or ''. NoAnswer: silence."""
+        rates = device.take_due(self._now())
+        await self._obey(emit)
+        try:
+            looked = device.identity.due <= self._now()
+            if looked:
+                await self._identify(device, emit)
+            if not device.identity.is_known:
+                error = device.identity.error
+                readings += device.bad(device.point_ids, error, self._now(), self._at())
+                return f"{device.id} (unit {device.unit}): {error}"
+            say = await self._ask_for(device, emit, device.blocks(rates, self._wire.worth(device.unit)), readings)
+            if device.identity.is_doubted(readings) and not looked:
+                doubted = readings.copy()
+                readings.clear()
+                if await self._identify(device, emit):
+                    device.start_over()  # nobody knows how it was set when they were read
+                else:
+                    readings += doubted
+        except Refused as error:
+            readings += device.bad(device.point_ids, error, self._now(), self._at())
+            return f"{device.id} (unit {device.unit}) does not say who it is: {error}. Look at the device itself."
+        return say
+
+    async def _ask_for(self, device: Polled, emit: Emit, wanted: Sequence[Block], readings: list[Reading]) -> str:
+        """As `_ask`, for these blocks; orders go before each question."""
         say = ""
-        blocks = deque(device.take_due(self._now(), self._wire.worth(device.unit)))
+        blocks = deque(wanted)
         while blocks:
             block = blocks.popleft()
             await self._obey(emit)
-            started = self._now()
             try:
                 words = await self._read(device, block)
-            except (NoAnswer, Refused) as error:
-                # A gateway that waited in vain (11) is silence, too.
-                if isinstance(error, NoAnswer) or error.reason == Reason.COMM_FAILURE:
-                    readings += self._fall_silent(device, error, readings, self._now() - started)
-                    fix = error.fix if isinstance(error, NoAnswer) else SILENT
-                    say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {error}. {fix}"
-                    break
+            except Refused as error:
                 parts = device.lesson.parts(block, error)
                 blocks.extendleft(reversed(parts))
                 if not parts:
@@ -132,12 +168,29 @@ class Driver:
             device.lesson.passed()
             readings += self._decode(device, block, words)
             device.good(block.slugs)
-        else:
-            self._answers(device)
-        device.learn(self._now())
-        if not await self._tell(emit, readings):
-            device.unsaid()
-        await self._tell_state(emit, device, say)
+        return say
+
+    async def _identify(self, device: Polled, emit: Emit) -> bool:
+        """Ask the device who it is and how it is set. Whether that is otherwise than it was known.
+
+        NoAnswer; Refused: it has the registers, but does not answer for them now.
+        """
+        bank: dict[int, dict[int, int]] = {}
+        for fc, addr, count in device.identity.questions:
+            try:
+                words = await self._read(device, Block(fc, addr, count, ()))
+            except Refused as error:
+                if error.reason != Reason.CONFIG_ERROR:
+                    raise
+            else:
+                bank.setdefault(fc, {}).update(enumerate(words, addr))
+        order = device.identity.word_order
+        is_news = device.identity.learn(bank, self._now())
+        if device.identity.word_order != order:
+            device.turn()
+            say = f"{device.id} {device.identity.remark}."
+            await self._tell(emit, [Event("nonconforming", device.id, self._at(), say)], Lane.EVENT)
+        return is_news
 
     def _fall_silent(
         self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float
@@ -172,6 +225,7 @@ class Driver:
         Once more where an answer is lost: gateways close idle connections. A silent device gets no second try.
         """
         has_second_try = not device.silent
+        self._started = self._now()
         while True:
             asked = device.as_asked(block, self._now())
             try:
@@ -182,6 +236,8 @@ class Driver:
                     raise
                 has_second_try = False
             except Refused as error:
+                if error.reason == Reason.COMM_FAILURE:  # a gateway that waited in vain (11) is silence, too
+                    raise NoAnswer(str(error)) from None
                 if asked == block or error.code not in ABOUT_REGISTERS:
                     raise
                 device.refuses_more(block, asked)
@@ -217,6 +273,7 @@ class Driver:
             if put.done.done():
                 continue
             try:
+                await self._vouch(put, emit)
                 reading = await self._carry_out(put)
             except (CommandError, DeviceError) as error:
                 put.refuse(error)
@@ -227,6 +284,18 @@ class Driver:
             if not put.done.done():
                 put.done.set_result(put.reply(reading))
             await self._tell(emit, [reading])
+
+    async def _vouch(self, put: Order, emit: Emit) -> None:
+        """Nothing is written to a device that is not what it is taken for, nor in another word order. DeviceError."""
+        if not put.device.identity.questions:
+            return
+        try:
+            await self._identify(put.device, emit)
+        except (NoAnswer, Refused) as error:
+            why = f"{put.command.on} does not say who it is: {error}. Nothing was written."
+            raise DeviceError(why) from None
+        if not put.device.identity.is_known:
+            raise DeviceError(f"{put.command.on}: {put.device.identity.error}. Nothing was written.")
 
     async def _carry_out(self, put: Order) -> Reading:
         """Write, and believe only what is read back, even when the answer to the write was lost."""
@@ -271,9 +340,19 @@ def _pace(device: Polled, settings: Settings) -> Pace:
 
 
 def _wire(link: Link, paces: Mapping[int, Pace]) -> "Tcp | Line":
-    settings = link.settings
+    settings: Settings = link.settings
+    if settings.tls:
+        from drivers.modbus import tls
+
+        return Tcp(
+            *settings.endpoint,
+            settings.timeout,
+            paces,
+            partial(tls.context, settings, link.secret),
+            settings.server_name,
+        )
     if settings.host:
-        return Tcp(settings.host, settings.port, settings.timeout, paces)
+        return Tcp(*settings.endpoint, settings.timeout, paces)
     from drivers.modbus.line import Line
 
     return Line(link.name, settings, paces)

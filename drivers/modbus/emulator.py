@@ -4,12 +4,14 @@ Modbus TCP is served here, a line by bus.py.
 """
 
 import asyncio
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
-from drivers.modbus import frames
+from drivers.modbus import frames, identify
 from drivers.modbus.bus import Bus, LineFault
-from drivers.modbus.codec import Field, encode, lay
+from drivers.modbus.codec import Field, Kind, encode, lay
 from drivers.modbus.frames import WRITE_SEVERAL, Request
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
@@ -38,6 +40,11 @@ class _Unit:
             slug: encode(field, _first(self.profile, slug) * field.factor + field.offset)
             for slug, field in self.profile.writable()
         }
+        self.told = _told(self.profile, device.id)
+        """What its maker's registers say of it, by function and address."""
+        alone = [check for check in (*self.profile.match, *self.profile.verify) if check.alone]
+        self.questions = frozenset(identify.requests(self.profile, alone))
+        """(function, address, count) to which it answers what it is, not what it measures."""
         self.fault: Fault | None = None
         self.produced = 0
         self.previous: tuple[int, ...] = ()
@@ -50,10 +57,11 @@ class _Unit:
         if line.pairs and (request.addr % 2 or request.count % 2):
             return BAD_ADDRESS
         self.day.advance(now)
-        words: dict[int, int] = {}
         whole = 0
         end = request.addr + request.count
-        for slug, field in self.fields.items():
+        words = {addr: word for addr, word in self.told.get(request.function, {}).items() if request.addr <= addr < end}
+        fields = {} if (request.function, request.addr, request.count) in self.questions else self.fields
+        for slug, field in fields.items():
             if field.fc == request.function and field.addr < end and field.end > request.addr:
                 whole += request.addr <= field.addr and field.end <= end
                 words.update(self._registers(slug, field))
@@ -74,6 +82,18 @@ class _Unit:
                 self.stored[slug] = request.words
                 return 0
         return BAD_ADDRESS
+
+    def turn(self) -> None:
+        """Somebody sets it to the other word order."""
+        for slug, field in self.fields.items():
+            if field.special is None:
+                self.fields[slug] = replace(field, low_word_first=not field.low_word_first)
+                if slug in self.stored:
+                    self.stored[slug] = self.stored[slug][::-1]
+        for check, field in identify.located(self.profile, self.profile.verify):
+            if check.else_word_order:
+                registers, places = self.told[field.fc], range(field.addr, field.end)
+                registers.update(zip(places, [registers[addr] for addr in reversed(places)], strict=True))
 
     def _registers(self, slug: str, field: Field) -> dict[int, int]:
         """Address to register: what is held, or what the day brings."""
@@ -146,6 +166,15 @@ class Emulator:
         elif self.bus and self._by_id[device_id].fault == "unplug":
             self.bus.plug()
         self._by_id[device_id].fault = fault
+
+    def turn(self, device_id: str) -> None:
+        """From now on the device has the other word order; again, and it has the first."""
+        self._by_id[device_id].turn()
+
+    def tell(self, device_id: str, fc: int, addr: int, words: Sequence[int]) -> None:
+        """Hold registers that are no point: a setting, a code, a serial number; without `words`, they are not there."""
+        registers = self._by_id[device_id].told[fc]
+        registers.update(enumerate(words, addr)) if words else registers.pop(addr, None)
 
     def set(self, device_id: str, slug: str, value: float | str | tuple[int, ...]) -> None:
         """Hold a point at `value` (canonical), or at these very registers, from the first that it needs."""
@@ -239,6 +268,26 @@ def _spoil(fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], 
             return frames.refuse(request, int(fault.removeprefix("exception_")))
         case _:
             return answer
+
+
+def _told(profile: Profile, device_id: str) -> dict[int, dict[int, int]]:
+    """Registers of a device that is what its profile looks for, is set as it needs, and has a number of its own."""
+    found: dict[int, dict[int, int]] = {3: {}, 4: {}}
+    for example in profile.examples:
+        if example.identifies:
+            for fc, registers in identify.bank(example.regs).items():
+                found[fc] |= registers
+    said: list[tuple[identify.Told, float | str]] = []
+    for check in profile.verify:
+        value = next((one for one in (check.equals, *check.one_of, *check.starts) if one is not None), None)
+        said.append((check, sum(check.range or (0, 2)) / 2 if value is None else value))
+    if profile.serial_number:
+        number = zlib.crc32(device_id.encode()) >> 1
+        said.append((profile.serial_number, str(number) if profile.serial_number.type is Kind.STR else number))
+    for told, value in said:
+        [(_, field)] = identify.located(profile, [told])
+        found[field.fc] |= lay(field, value)
+    return found
 
 
 def _first(profile: Profile, slug: str) -> float:

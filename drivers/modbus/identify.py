@@ -77,11 +77,8 @@ class Check(Told):
         return self.equals is not None or bool(self.one_of or self.starts)
 
     def holds(self, field: Field, bank: Bank) -> bool:
-        words = [bank.get(field.fc, {}).get(addr) for addr in range(field.addr, field.end)]
-        there = [word for word in words if word is not None]
-        if len(there) != len(words):
-            return False
-        value, _ = decode(field, there)
+        words = _read(field, bank)
+        value, _ = decode(field, words) if words else (None, None)
         if value is None:
             return False
         wanted = (*self.one_of, *(() if self.equals is None else (self.equals,)))
@@ -129,6 +126,11 @@ class Setting(Enum):
 class Verdict:
     setting: Setting
     say: str = ""
+    word_order: WordOrder | None = None
+    """That of all values, where it is turned."""
+
+
+AS_WRITTEN = Verdict(Setting.AS_WRITTEN)
 
 
 class Known(Protocol):
@@ -140,6 +142,8 @@ class Known(Protocol):
     def match(self) -> Sequence[Check]: ...
     @property
     def verify(self) -> Sequence[Verify]: ...
+    @property
+    def serial_number(self) -> Told | None: ...
     def wire(self, written: int, fc: int) -> tuple[int, int]: ...
 
 
@@ -173,21 +177,48 @@ def matches(profiles: Iterable[Known], bank: Bank) -> list[Match]:
     return [match for _, _, match in sorted(found, key=lambda one: one[:2], reverse=True)]
 
 
+def needed(profile: Known) -> list[Told]:
+    """What a device is asked before its values are believed: its settings, its maker's code, its serial number."""
+    told: list[Told] = [*profile.verify, *(check for check in profile.match if check.exact)]
+    return [*told, profile.serial_number] if profile.serial_number else told
+
+
 def verdict(profile: Known, bank: Bank) -> Verdict:
-    """Whether the device is set as its profile is written; what is not known is never taken for right."""
-    turned = False
-    for check, field in located(profile, profile.verify):
-        if any(addr not in bank.get(field.fc, {}) for addr in range(field.addr, field.end)):
-            return Verdict(Setting.UNKNOWN, f"register {field.addr:#06x} cannot be read")
-        if check.holds(field, bank):
+    """Whether the device is set as its profile is written; what is not known is never taken for right.
+
+    A maker's code that can be read and is another one is another meter. Where it cannot be read, it says nothing:
+    older types of a series lack it.
+    """
+    for check, field in located(profile, profile.match):
+        if check.exact and _read(field, bank) and not check.holds(field, bank):
+            said, _ = decode(field, _read(field, bank))
+            name = profile.profile.partition("/")[0]
+            why = f"it answers as another meter than {name}: its code at {field.addr:#06x} is {_shown(said)}"
+            return Verdict(Setting.WRONG, f"{why}. Choose the profile of the meter that is there.")
+    order: WordOrder | None = None
+    for verify, field in located(profile, profile.verify):
+        if not _read(field, bank):
+            return Verdict(Setting.UNKNOWN, f"register {field.addr:#06x}, which says how it is set, cannot be read")
+        if verify.holds(field, bank):
             continue
-        if check.else_word_order is None:
-            return Verdict(Setting.WRONG, check.say or f"register {field.addr:#06x} is not as the profile needs it")
-        order = check.model_copy(update={"word_order": check.else_word_order})
-        if not order.holds(order.field(field.addr), bank):
-            return Verdict(Setting.WRONG, check.say or f"register {field.addr:#06x} shows no word order")
-        turned = True
-    return Verdict(Setting.TURNED if turned else Setting.AS_WRITTEN)
+        if verify.else_word_order is None:
+            return Verdict(Setting.WRONG, verify.say or f"register {field.addr:#06x} is not as the profile needs it")
+        turned = verify.model_copy(update={"word_order": verify.else_word_order})
+        if not turned.holds(turned.field(field.addr), bank):
+            return Verdict(Setting.WRONG, verify.say or f"register {field.addr:#06x} shows no word order")
+        order = verify.else_word_order
+    return Verdict(Setting.TURNED, word_order=order) if order else AS_WRITTEN
+
+
+def _read(field: Field, bank: Bank) -> list[int]:
+    """The registers of `field`, or nothing where one of them was not read."""
+    words = [bank.get(field.fc, {}).get(addr) for addr in range(field.addr, field.end)]
+    there = [word for word in words if word is not None]
+    return there if len(there) == len(words) else []
+
+
+def _shown(value: float | str | None) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 def _alike(value: float | str, wanted: float | str, kind: Kind) -> bool:

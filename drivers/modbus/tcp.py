@@ -6,11 +6,17 @@ connection is closed: a new one cannot carry an old reply.
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from drivers.modbus.frames import NoAnswer, Refused, Request, ask, find_answer
 from drivers.modbus.pace import Pace
 from gateway.errors import DeviceError, LinkError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+UNKNOWN_TO_IT = "If it wants our certificate, add `certificate` and `key`, or have them allowed there."
 
 
 class Tcp:
@@ -21,9 +27,18 @@ class Tcp:
     afterwards = 0.0
     """A question without an answer blocks nothing: its connection is closed."""
 
-    def __init__(self, host: str, port: int, timeout: float, paces: Mapping[int, Pace] = {}) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout: float,
+        paces: Mapping[int, Pace] = {},
+        tls: "Callable[[], SSLContext] | None" = None,
+        server_name: str | None = None,
+    ) -> None:
         self.peer = f"{host}:{port}"
         self._host, self._port, self._timeout = host, port, timeout
+        self._tls, self._server_name = tls, server_name or host
         self._paces = dict(paces)
         self._connection: _Connection | None = None
         self._transaction = 0
@@ -32,13 +47,30 @@ class Tcp:
         """Connect where there is no connection. LinkError: one sentence why not."""
         if self._connection and self._connection.is_open:
             return
+        refused = self._connection and self._why_not(self._connection.ended_by)
         self.close()
+        if refused:
+            raise LinkError(refused)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
+                _, self._connection = await loop.create_connection(
+                    _Connection,
+                    self._host,
+                    self._port,
+                    ssl=self._tls() if self._tls else None,
+                    server_hostname=self._server_name if self._tls else None,
+                )
         except OSError as error:
-            raise LinkError(_unreachable(self.peer, error)) from None
+            raise LinkError(self._why_not(error) or _unreachable(self.peer, error)) from None
+
+    def _why_not(self, error: Exception | None) -> str | None:
+        """One sentence where it is TLS that keeps us apart."""
+        if self._tls is None or error is None:
+            return None
+        from drivers.modbus.tls import why_not
+
+        return why_not(self.peer, error)
 
     def close(self) -> None:
         if self._connection:
@@ -71,6 +103,7 @@ class Tcp:
         try:
             async with asyncio.timeout(within):
                 answer = await self._connection.ask(question)
+            self._connection.is_proved = True
             pace.took(loop.time() - asked)
             clean = True
         except Refused:
@@ -79,6 +112,12 @@ class Tcp:
         except TimeoutError:
             pace.missed()
             raise NoAnswer(f"no answer within {within:.2g} s") from None
+        except NoAnswer:
+            if why := self._why_not(self._connection.ended_by):
+                raise LinkError(why) from None
+            if self._tls and not self._connection.is_proved:
+                raise NoAnswer("it ended TLS without an answer", UNKNOWN_TO_IT) from None
+            raise
         else:
             return answer
         finally:
@@ -94,6 +133,9 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
         self._asked = self._heard = b""
         self._waiting: asyncio.Future[bytes] | None = None
+        self.ended_by: Exception | None = None
+        self.is_proved = False
+        """An answer has come over it: with TLS, only now is it sure that the other side takes us."""
 
     def ask(self, question: bytes) -> "asyncio.Future[bytes]":
         """The answer to be: a whole frame, or NoAnswer or Refused."""
@@ -127,8 +169,8 @@ class _Connection(asyncio.Protocol):
             if answer is not None:
                 self._waiting.set_result(answer)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.is_open = False
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open, self.ended_by = False, exc
         self._fail(NoAnswer("the connection was closed without an answer"))
 
     def _fail(self, error: DeviceError) -> None:

@@ -16,7 +16,7 @@ from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
 from gateway.model import CommandState, Lane, Quality
 
-from .conftest import SELF_IDENTIFYING, Street, make_device, order, running
+from .conftest import SELF_IDENTIFYING, TRUSTED, Street, make_device, order, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,7 +306,7 @@ async def test_a_write_that_the_device_ignores_is_no_success() -> None:
 
 
 async def test_a_write_that_is_refused_says_so() -> None:
-    async with running(make_device("a/m", 1)) as street:
+    async with running(make_device("a/m", 1, TRUSTED)) as street:
         await street.seen(20, "a/m")
         street.emulator.fault("a/m", "exception_3")
         with pytest.raises(DeviceError, match="exception 3, illegal data value"):
@@ -315,7 +315,7 @@ async def test_a_write_that_is_refused_says_so() -> None:
 
 @pytest.mark.parametrize("fault", ["silent", "truncated", "wrong_function", "close", "late"])
 async def test_a_write_without_an_answer_is_never_a_success(fault: Fault) -> None:
-    async with running(make_device("a/m", 1)) as street:
+    async with running(make_device("a/m", 1, TRUSTED)) as street:
         await street.seen(20, "a/m")
         street.emulator.fault("a/m", fault)
         with pytest.raises(CommandError, match="cannot be read back") as failed:
@@ -416,7 +416,7 @@ async def test_points_have_the_rates_of_the_profile_where_the_device_names_none(
 
 
 async def test_a_bad_point_says_so_again_at_a_slow_pace() -> None:
-    async with running(make_device("a/m", 1, every="10s")) as street:
+    async with running(make_device("a/m", 1, TRUSTED, every="10s")) as street:
         street.emulator.fault("a/m", "exception_2")
         await asyncio.sleep(700)
         assert {len([r for r in street.recorder.readings if r.point == "a/m/power"])} == {3}

@@ -18,7 +18,8 @@ from .conftest import make_device, make_settings, order
 
 
 async def test_it_reads_and_writes_a_foreign_server() -> None:
-    holding = [SimData(2, values=[0x4270, 0x0000], datatype=DataType.REGISTERS)]
+    settings = {2: [0x4270, 0x0000], 0x1E: [0, 0], 0x28: [0x4505, 0xD000], 0xFC00: [0x0012, 0xD687]}
+    holding = [SimData(addr, values=words, datatype=DataType.REGISTERS) for addr, words in settings.items()]
     values = [0] * 0x100
     for addr, words in {
         0x00: (0x4366, 0x3333),
@@ -54,7 +55,8 @@ async def test_it_reads_and_writes_a_foreign_server() -> None:
         assert said["frequency"] == 50
         assert said["energy_import"] == 123456
         assert said["demand_period"] == 60
-        assert asked[:3] == [(3, 2, 2), (4, 0, 0x4E), (4, 0xC8, 26)]
+        assert asked[:3] == [(3, 0x28, 2), (3, 0x1E, 2), (3, 0xFC00, 2)]
+        assert asked[3:6] == [(3, 2, 2), (4, 0, 0x4E), (4, 0xC8, 26)]
         reply = await driver.execute(order("a/m/demand_period", 30))
         assert (reply.now, reply.proof) == ({"value": 30}, "readback")
         refuse.append(ExcCodes.DEVICE_BUSY)
