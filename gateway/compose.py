@@ -164,7 +164,8 @@ class _Rows:
         self.points: list[tuple[Any, ...]] = []
         self.skipped: list[list[Any]] = []
         self._lane, self._selection, self._base = lane, selection, base
-        self._index: dict[int, int | None] = {}
+        self._index: dict[int, int | str] = {}
+        """Number in the block -> place in `points`, or why it is skipped."""
 
     def skip(self, first: int, last: int, why: str) -> None:
         """Positions first..last."""
@@ -202,8 +203,8 @@ class _Rows:
                     self.skip(at, at, NOT_SELECTED)
                 continue
             place = index[number] if number in index else self._place(number)
-            if place is None:
-                self.skip(at, at, NOT_SELECTED)
+            if isinstance(place, str):
+                self.skip(at, at, place)
             else:
                 readings.append([at - base, place, row[1] + shift, *row[2:]])
         return last + 1
@@ -213,10 +214,12 @@ class _Rows:
         is_for_all = "cmd" in event or event.get("event") == CLOCK_ANCHOR
         return is_for_all or self._selection.takes(str(event.get("on", "")))
 
-    def _place(self, number: int) -> int | None:
+    def _place(self, number: int) -> int | str:
         entry = self._lane.entry(number)
-        place = None
-        if self._selection.takes(str(entry[0])):
+        place: int | str = NOT_SELECTED
+        if entry is None:
+            place = CORRUPT
+        elif self._selection.takes(str(entry[0])):
             place = len(self.points)
             self.points.append(tuple(entry))
         self._index[number] = place

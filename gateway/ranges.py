@@ -30,6 +30,15 @@ class Ranges:
         self._starts[low:high] = [first]
         self._ends[low:high] = [last]
 
+    def remove(self, first: int, last: int) -> None:
+        """Take first..last out."""
+        for a, b in self.within(first, last):
+            low = bisect_left(self._ends, b)
+            start, end = self._starts[low], self._ends[low]
+            rest = [span for span in ((start, a - 1), (b + 1, end)) if span[0] <= span[1]]
+            self._starts[low : low + 1] = [span[0] for span in rest]
+            self._ends[low : low + 1] = [span[1] for span in rest]
+
     def covers(self, first: int, last: int) -> bool:
         """Whether every number of first..last is in the set."""
         at = bisect_left(self._ends, last)

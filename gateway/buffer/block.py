@@ -22,6 +22,8 @@ _PLAIN, _ZLIB = b"\0", b"\1"
 _WORTH_PACKING = 200
 COLUMNS = "first, count, boot_id, boot, wall, clock, level, crc, body"
 INSERT = f"INSERT INTO block({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+COUNT = "min(500, max(1, coalesce(CAST(count AS INTEGER), 1)))"
+"""Of a block that was not read, and may be damaged."""
 _SCALARS = (float, int, str, bool, type(None))
 
 
@@ -46,6 +48,9 @@ class Anchor:
     def trust(self) -> str:
         """Its column: the state, and beside it the error where one is known."""
         return self.clock.value if self.error is None else f"{self.clock.value} {self.error}"
+
+
+_UNKNOWN = Anchor("", 0, 0, ClockState.UNSYNCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +142,15 @@ def columns(first: int, rows: Sequence[Any], anchor: Anchor, level: int = 0) -> 
 
 
 def block_of(row: Sequence[Any]) -> Block:
-    """A block from its COLUMNS; without rows where the CRC says that something is not as it was written."""
+    """A block from its COLUMNS; where something is not as it was written, without rows, and with nothing else told."""
     first, count, boot_id, boot, wall, trust, level, check, body = row
     try:
         clock, _, error = trust.partition(" ")
         anchor = Anchor(boot_id, boot, wall, ClockState(clock), int(error) if error else None)
         is_whole = crc(first, count, anchor, level, body) == check
     except (AttributeError, TypeError, ValueError):
-        anchor, is_whole = Anchor("", 0, 0, ClockState.UNSYNCED), False
-    plain = unpack(body) if is_whole else b""
-    return Block(first, count, anchor, orjson.loads(plain) if is_whole else None, len(plain), level if is_whole else 0)
+        is_whole = False
+    if not is_whole:
+        return Block(first, 1, _UNKNOWN, None, 0)
+    plain = unpack(body)
+    return Block(first, count, anchor, orjson.loads(plain), len(plain), level)

@@ -1,6 +1,7 @@
 """Records that a platform will never take, kept with the reason for a person to read: `lampione buffer`."""
 
 import sqlite3
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from gateway.buffer.block import EVENT, Anchor
 
 MAX_BYTES = 1024 * 1024
 _LONGEST_REASON = 300
-_ROW_COST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class DeadLetters:
     ) -> None:
         """Within the caller's transaction. `row` is the block's, None where it cannot be read any more."""
         at = anchor.wall + (row[1] if row else 0)
-        values = (uplink, epoch, seq, at, reason[:_LONGEST_REASON], _text(row, points))
-        self._db.execute("INSERT INTO dead(uplink, epoch, seq, at, reason, record) VALUES(?, ?, ?, ?, ?, ?)", values)
+        letter = orjson.dumps((uplink, epoch, seq, at, reason[:_LONGEST_REASON], _text(row, points)))
+        self._db.execute("INSERT INTO dead(letter, crc) VALUES(?, ?)", (letter, zlib.crc32(letter)))
         self._db.execute(
-            "DELETE FROM dead WHERE number <= (SELECT max(number) FROM (SELECT number, sum(length(record) + ?) "
+            "DELETE FROM dead WHERE number <= (SELECT max(number) FROM (SELECT number, sum(length(letter)) "
             "OVER (ORDER BY number DESC) AS size FROM dead) WHERE size > ?)",
-            (_ROW_COST, MAX_BYTES),
+            (MAX_BYTES,),
         )
 
     def count(self) -> int:
@@ -50,10 +50,15 @@ class DeadLetters:
         return found
 
     def newest(self, limit: int) -> list[DeadLetter]:
+        """Those that are as they were written."""
         rows: Sequence[Any] = self._db.execute(
-            "SELECT uplink, epoch, seq, at, reason, record FROM dead ORDER BY number DESC LIMIT ?", (limit,)
+            "SELECT letter, crc FROM dead ORDER BY number DESC LIMIT ?", (limit,)
         ).fetchall()
-        return [DeadLetter(*row) for row in rows]
+        return [DeadLetter(*orjson.loads(letter)) for letter, crc in rows if is_whole(letter, crc)]
+
+
+def is_whole(letter: object, crc: object) -> bool:
+    return isinstance(letter, bytes) and zlib.crc32(letter) == crc
 
 
 def _text(row: Any, points: Mapping[int, str]) -> str:

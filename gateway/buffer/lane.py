@@ -17,13 +17,14 @@ from typing import TypeVar
 
 from gateway.buffer.block import Anchor, Block, event_row, reading_row
 from gateway.buffer.deadletters import DeadLetter
+from gateway.buffer.epoch import EPOCH_BITS, epoch_at
 from gateway.buffer.fault import Damaged, Full
 from gateway.buffer.group import Group
-from gateway.buffer.lanefile import EPOCH_BITS, EVERYBODY, LaneFile
+from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.points import Points
 from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
-from gateway.buffer.skips import Skips
+from gateway.buffer.skips import EVERYBODY, Skips
 from gateway.buffer.sweep import Bounds, Sweep
 from gateway.errors import StorageError
 from gateway.model import Json, Lane, Point, Reading, Receipt, Record
@@ -165,10 +166,8 @@ class LaneBuffer:
 
     def epoch_at(self, position: int) -> tuple[str, int]:
         """(epoch, what its positions have beyond their seqs) of a position."""
-        for epoch in reversed(self._file.epochs):
-            if epoch.base <= position:
-                return epoch.id, epoch.base
-        return self._file.epoch, 0
+        epoch = epoch_at(self._file.epochs, position)
+        return epoch.id, epoch.base
 
     def base(self, epoch: str) -> int | None:
         """What the positions of an epoch have beyond their seqs; None where it is not one of this lane's."""
@@ -199,8 +198,8 @@ class LaneBuffer:
         """(how many, the newest of them)."""
         return await self._in_thread(lambda: (self._file.dead.count(), self._file.dead.newest(limit)))
 
-    def entry(self, number: int) -> Sequence[Json]:
-        """The batch's `p` entry of a point number in a block."""
+    def entry(self, number: int) -> Sequence[Json] | None:
+        """The batch's `p` entry of a point number in a block; None where damage has taken its meaning."""
         return self._points.entry(number)
 
     async def news(self, seen: int) -> None:

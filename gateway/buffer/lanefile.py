@@ -2,56 +2,35 @@
 
 Measured choices (DECISIONS.md): WAL kept and grown beforehand, `synchronous=FULL`, 1 KB pages, one row
 a block of records, settlements written in the transaction of the next commit. Nothing here is async.
-
-A record's place is a position: its epoch's number in the upper bits, its seq in the lower 40. So the records of
-a salvaged or cloned file keep the identity under which a platform may hold them, beside the new epoch's, and
-every range of positions runs through all epochs. In a lane's first epoch positions are seqs.
 """
 
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from gateway.buffer.block import COLUMNS, INSERT, MAX_RECORDS, Anchor, Block, block_of, columns
-from gateway.buffer.connection import PAGE, Transaction, connect
+from gateway.buffer.block import COLUMNS, COUNT, INSERT, MAX_RECORDS, Anchor, Block, block_of, columns
+from gateway.buffer.connection import PAGE, Transaction, connect, lenient
 from gateway.buffer.deadletters import DeadLetters
+from gateway.buffer.epoch import EPOCH_BITS, Epoch
+from gateway.buffer.facts import Facts
 from gateway.buffer.fault import Damaged, Full, fault
 from gateway.buffer.group import Group
 from gateway.buffer.resume import Past, Remains, resume
-from gateway.buffer.salvage import Salvaged, quarantine, salvage
-from gateway.buffer.skips import Skips
+from gateway.buffer.salvage import Salvaged, quarantine, rebuild, unfinished
+from gateway.buffer.skips import EVERYBODY, Skips
 from gateway.errors import StorageError
-from gateway.model import Json, Receipt
+from gateway.model import Receipt
 from gateway.ranges import Ranges, Span
 
-_FORMAT = 2
-EPOCH_BITS = 40
 _FROM = "FROM block WHERE first >= coalesce((SELECT max(first) FROM block WHERE first <= ?), 0) AND first <= ?"
-EVERYBODY = ""
-"""In place of an uplink's name: skipped for all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """`id` as in batches; records have the positions `base` + seq; `last`: of its last record, None while it grows."""
-
-    number: int
-    id: str
-    machine: str
-    last: int | None
-
-    @property
-    def base(self) -> int:
-        return self.number << EPOCH_BITS
-
-
-class LaneFile:
+class LaneFile(Facts):
     """All of it raises StorageError (`buffer.fault`) when SQLite cannot do what was asked.
 
     `path` None is a lane in memory. `machine` says whose records these are: on another one a new epoch begins.
@@ -71,17 +50,16 @@ class LaneFile:
         self.path = path
         self.max_bytes = max_bytes
         self.keep_settled = keep_settled
-        self.quarantined: Path | None = None
+        self.quarantined = unfinished(path) if path else None
         """Where an unreadable file was moved at the start, to be told as an event."""
         self.salvaged = Salvaged()
+        self._connect = partial(connect, grow=grow, max_bytes=max_bytes)
         try:
-            self.db = connect(path, grow=grow, max_bytes=max_bytes)
+            self._open(machine, past)
         except Damaged:
             assert path is not None, "memory has no file to be damaged"
             self.quarantined = quarantine(path)
-            self.db = connect(path, grow=grow, max_bytes=max_bytes)
-            self.salvaged = salvage(self.quarantined / path.name, self.db)
-        self._read_start(machine, past)
+            self._open(machine, past)
         self._grow(grow)
 
     @classmethod
@@ -91,53 +69,42 @@ class LaneFile:
         file.path, file.keep_settled = path, True
         try:
             file.db = sqlite3.connect(path, isolation_level=None)
+            file.db.text_factory = lenient
             file.db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            file._load()  # noqa: SLF001 - our own
+            file.load()
+            file.dead = DeadLetters(file.db)
             file.next = file.end_of_records()
         except sqlite3.Error as error:
             raise fault(f"{path} cannot be read", error) from error
         return file
 
-    def _read_start(self, machine: str, past: Past | None) -> None:
-        with Transaction(self.db):
-            db = self.db
-            meta = dict(db.execute("SELECT key, value FROM meta"))
-            known = meta.setdefault("format", str(_FORMAT))
-            if known != str(_FORMAT):
-                raise StorageError(f"{self.path} has format {known}; this version reads {_FORMAT}")
-            db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (known,))
-            floor = resume(db, past, self.end_of_records()) if past else 1
-            self._load()
-            ended = self.end_of_records()
-            now = self.epochs[-1] if self.epochs else None
-            if now is None or now.machine != machine or now.last or self.quarantined or floor > ended:
-                self._begin_epoch(machine, max(ended, floor))
-            else:
-                self.next = ended
-
-    def _load(self) -> None:
-        db = self.db
-        self.points = {entry: number for number, entry in db.execute("SELECT number, entry FROM point")}
-        self.state: dict[str, Json] = {
-            key: orjson.loads(text) for key, text in db.execute("SELECT key, value FROM state")
-        }
-        self.settled = {
-            uplink: Ranges(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, spans FROM settled")
-        }
-        self.skips = {EVERYBODY: Skips()} | {
-            uplink: Skips(orjson.loads(text)) for uplink, text in db.execute("SELECT uplink, reasons FROM skip")
-        }
-        self.dead = DeadLetters(db)
-        self.origins: dict[str, int] = dict(db.execute("SELECT id, origin FROM boot"))
-        self.epochs = [Epoch(*row) for row in db.execute("SELECT * FROM epoch ORDER BY number")]
+    def _open(self, machine: str, past: Past | None) -> None:
+        if self.path and self.quarantined:
+            self.salvaged = rebuild(self.path, self.quarantined, self._connect)
+        self.db = self._connect(self.path)
+        self.dead = DeadLetters(self.db)
+        try:
+            with Transaction(self.db):
+                self.load()
+                floor = resume(self, past, self.end_of_records()) if past else 1
+                ended = self.end_of_records()
+                now = self.epochs[-1] if self.epochs else None
+                if now is None or now.machine != machine or now.last or self.quarantined or floor > ended:
+                    self._begin_epoch(machine, max(ended, floor))
+                else:
+                    self.next = ended
+        except StorageError:
+            self.abandon()
+            raise
 
     def end_of_records(self) -> int:
-        """The position after the last that was given out, as far as this file knows."""
-        noted = self.db.execute("SELECT value FROM meta WHERE key='next'").fetchone()
-        last = self.db.execute("SELECT first + count FROM block ORDER BY first DESC LIMIT 1").fetchone()
-        spans = [orjson.loads(text) for (text,) in self.db.execute("SELECT spans FROM settled")]
-        ends = [each[-1][1] + 1 for each in spans if each]
-        return int(max([int(noted[0]) if noted else 1, last[0] if last else 1, *ends]))
+        """The position after the last that was given out. Damaged where the last block does not tell."""
+        row = self.db.execute(f"SELECT {COLUMNS} FROM block ORDER BY first DESC LIMIT 1").fetchone()  # noqa: S608 - a constant
+        last = block_of(row) if row else None
+        if last and last.rows is None:
+            raise Damaged(f"the buffer {self.path} does not say where its records end")
+        ends = [spans.spans()[-1][1] + 1 for spans in self.settled.values() if spans]
+        return max(self.noted, last.last + 1 if last else 1, *ends, 1)
 
     def _begin_epoch(self, machine: str, beyond: int) -> None:
         """New records lie in an epoch of their own, above `beyond`; what lies between is nobody's."""
@@ -145,9 +112,8 @@ class LaneFile:
         number = 0 if is_first else max([beyond >> EPOCH_BITS, *(epoch.number for epoch in self.epochs)]) + 1
         if self.epochs and self.epochs[-1].last is None:
             last = min(beyond, self.epochs[-1].base + (1 << EPOCH_BITS)) - 1
-            self.db.execute("UPDATE epoch SET last=? WHERE number=?", (last, self.epochs[-1].number))
-        self.db.execute("INSERT INTO epoch VALUES(?, ?, ?, NULL)", (number, secrets.token_hex(4), machine))
-        self.epochs = [Epoch(*row) for row in self.db.execute("SELECT * FROM epoch ORDER BY number")]
+            self.store_epoch(replace(self.epochs[-1], last=last))
+        self.store_epoch(Epoch(number, secrets.token_hex(4), machine, None))
         self.next = self.epochs[-1].base + 1
         for uplink in self.settled:
             self._settle_gaps(uplink)
@@ -185,16 +151,14 @@ class LaneFile:
         Returns what each has settled so far.
         """
         with Transaction(self.db):
-            self._note_next()
+            self.store_next(self.next)
             for gone in set(self.settled) - set(wanted):
-                self.db.execute("DELETE FROM settled WHERE uplink=?", (gone,))
-                self.db.execute("DELETE FROM skip WHERE uplink=?", (gone,))
-                del self.settled[gone]
-                self.skips.pop(gone, None)
+                self.forget_uplink(gone)
             for name, start in wanted.items():
                 if name not in self.settled:
                     oldest = self.db.execute("SELECT min(first) FROM block").fetchone()[0] or self.next
-                    below = self.next if start == "now" else oldest
+                    # After damage nobody knows who was there: what may be new may be old and forgotten.
+                    below = self.next if start == "now" and not self.quarantined else oldest
                     self.settled[name] = Ranges([(1, below - 1)] if below > 1 else [])
                     self._settle_gaps(name)
                     self.store_settled(name)
@@ -208,27 +172,26 @@ class LaneFile:
         with Transaction(self.db):
             if group.anchor and group.anchor.boot_id not in self.origins:
                 self._note_boot(group.anchor)
-            if group.points:
-                self.db.executemany("INSERT OR IGNORE INTO point VALUES(?, ?)", group.points)
+            for number, entry in group.points:
+                self.store_point(number, entry)
             for start in range(0, len(group.rows), MAX_RECORDS):
                 assert group.anchor is not None, "a group with rows has its anchor"
                 self.insert(first + start, group.rows[start : start + MAX_RECORDS], group.anchor)
             for key, value in group.state.items():
-                if value is None:
-                    self.db.execute("DELETE FROM state WHERE key=?", (key,))
-                else:
-                    self.db.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", (key, orjson.dumps(value).decode()))
+                self.store_state(key, value)
             settled = self._settle(group.receipts)
         self.settled = settled
-        self.points |= {entry: number for number, entry in group.points}
         self.next = first + len(group.rows)
         return self.next
 
     def _note_boot(self, anchor: Anchor) -> None:
         """Ages count the time that the gateway was up: no wall clock can make records old."""
-        up = [self.uptime(*row) for row in self.db.execute("SELECT boot_id, max(boot) FROM block GROUP BY boot_id")]
-        self.origins[anchor.boot_id] = max([0, *up]) - anchor.boot
-        self.db.execute("INSERT OR REPLACE INTO boot VALUES(?, ?)", (anchor.boot_id, self.origins[anchor.boot_id]))
+        row = self.db.execute(
+            f"SELECT {COLUMNS} FROM block WHERE level = 0 ORDER BY first DESC LIMIT 1"  # noqa: S608 - a constant
+        ).fetchone()
+        newest = block_of(row).anchor if row else None
+        up = self.uptime(newest.boot_id, newest.boot) if newest else 0
+        self.store_origin(anchor.boot_id, max(0, up) - anchor.boot)
 
     def uptime(self, boot_id: str, boot: int) -> int:
         """Milliseconds for which gateways of this file had been up at `boot` of that boot."""
@@ -264,25 +227,10 @@ class LaneFile:
         after, self.settled = self.settled, before
         return after
 
-    def store_settled(self, uplink: str) -> None:
-        spans = orjson.dumps(self.settled[uplink].spans()).decode()
-        self.db.execute("INSERT OR REPLACE INTO settled VALUES(?, ?)", (uplink, spans))
-
-    def store_skips(self, uplink: str, skips: Skips) -> None:
-        """Within the caller's transaction. The map is replaced, never changed: others read it."""
-        reasons = orjson.dumps(skips.json()).decode()
-        self.db.execute("INSERT OR REPLACE INTO skip VALUES(?, ?)", (uplink, reasons))
-        self.skips = {**self.skips, uplink: skips}
-
-    def _note_next(self) -> None:
-        """The records may all be gone; their numbers are never used again."""
-        self.db.execute("INSERT OR REPLACE INTO meta VALUES('next', ?)", (str(self.next),))
-
     def _bury(self, uplink: str, epoch: str, base: int, seq: int, reason: str) -> None:
         for block in self._blocks(base + seq, base + seq):
             row = block.rows[base + seq - block.first] if block.rows else None
-            names = {number: entry for entry, number in self.points.items()}
-            self.dead.bury(uplink, epoch, seq, block.anchor, row, names, reason)
+            self.dead.bury(uplink, epoch, seq, block.anchor, row, self.points, reason)
 
     def is_free(self, first: int, last: int) -> bool:
         """Whether nobody waits for any of first..last."""
@@ -299,7 +247,7 @@ class LaneFile:
     def _delete_settled(self, low: int, high: int) -> None:
         if self.keep_settled:
             return
-        rows = self.db.execute(f"SELECT first, count {_FROM}", (low, high)).fetchall()
+        rows = self.db.execute(f"SELECT first, {COUNT} {_FROM}", (low, high)).fetchall()
         done = [(first,) for first, count in rows if self.is_free(first, first + count - 1)]
         self.db.executemany("DELETE FROM block WHERE first=?", done)
 
@@ -316,10 +264,18 @@ class LaneFile:
             raise fault(f"{self.path} cannot be read", error) from error
         return blocks
 
-    def _blocks(self, first: int, last: int) -> "list[Block] | Any":
+    def _blocks(self, first: int, last: int) -> Iterator[Block]:
         for row in self.db.execute(f"SELECT {COLUMNS} {_FROM} ORDER BY first", (first, last)):
-            if row[0] + row[1] > first:
-                yield block_of(row)
+            block = block_of(row)
+            if block.rows is None:
+                block = replace(block, count=self._reach(block.first))
+            if block.last >= first:
+                yield block
+
+    def _reach(self, first: int) -> int:
+        """How many records a block has that does not tell: up to the next one."""
+        after = self.db.execute("SELECT min(first) FROM block WHERE first > ?", (first,)).fetchone()[0] or self.next
+        return max(1, min(after - first, MAX_RECORDS))
 
     def check(self, after: int, size: int) -> tuple[int | None, int]:
         """Read blocks above `after` until `size` bytes are read: (position to go on from or None, blocks found bad).
@@ -339,7 +295,7 @@ class LaneFile:
             if not self.is_free(row[0], row[0] + row[1] - 1)
         ]
         settled = {name: Ranges(spans.within(now.base + 1, self.next - 1)) for name, spans in self.settled.items()}
-        return Remains((now.number, now.id, now.machine, self.next - 1), rows, settled, self.skips)
+        return Remains(now, self.next - 1, rows, settled, self.skips)
 
     def waiting(self) -> int:
         """Records that some uplink is still to get; with no uplink at all, the records held."""
@@ -366,7 +322,9 @@ class LaneFile:
         try:
             waiting = self.waiting()
             firsts = [spans.first_missing(1) for spans in self.settled.values()] or [1]
-            oldest = self.db.execute(f"SELECT wall {_FROM} ORDER BY first LIMIT 1", (min(firsts), self.next)).fetchone()
+            oldest = self.db.execute(
+                f"SELECT CAST(wall AS INTEGER) {_FROM} ORDER BY first LIMIT 1", (min(firsts), self.next)
+            ).fetchone()
             return waiting, self.used(), oldest[0] if oldest and waiting else None
         except sqlite3.Error as error:
             raise fault(f"{self.path} cannot be read", error) from error
@@ -378,7 +336,7 @@ class LaneFile:
 
     def close(self) -> None:
         with suppress(StorageError), Transaction(self.db):
-            self._note_next()
+            self.store_next(self.next)
         self.db.close()
 
 

@@ -18,9 +18,8 @@ def resend(file: LaneFile, uplink: str, epoch: str, first: int, last: int) -> in
         for block in blocks:
             held.add(max(block.first, base + first), min(block.last, end))
         at = blocks[-1].last + 1
-    others = held.missing(1, file.next)
-    kept = [span for other in others for span in file.settled[uplink].within(*other)]
-    file.settled[uplink] = Ranges(kept)
+    for span in held:
+        file.settled[uplink].remove(*span)
     with Transaction(file.db):
         file.store_settled(uplink)
     return held.total()

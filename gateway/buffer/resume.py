@@ -1,23 +1,25 @@
 """What a running lane knows that its file may not: taken over when the file is opened again after a fault."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from gateway.buffer.block import INSERT
+from gateway.buffer.epoch import Epoch
+from gateway.buffer.facts import Facts
+from gateway.buffer.points import LOST
 from gateway.buffer.skips import Skips
+from gateway.errors import StorageError
 from gateway.model import Json
 from gateway.ranges import Ranges
 
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a lane in memory still holds: its `epoch` as a row of the file, the block rows that somebody waits for."""
+    """What a lane in memory still holds: its epoch, and the block rows that somebody waits for."""
 
-    epoch: tuple[int, str, str, int]
+    epoch: Epoch
+    last: int
     rows: Sequence[Sequence[Any]]
     settled: Mapping[str, Ranges]
     """Of this epoch."""
@@ -32,41 +34,51 @@ class Past:
     """
 
     head: int | None
-    points: Mapping[str, int]
+    points: Mapping[int, str]
     state: Mapping[str, Json]
     memory: Remains | None = None
 
 
-def resume(db: sqlite3.Connection, past: Past, ended: int) -> int:
+def resume(file: Facts, past: Past, ended: int) -> int:
     """Within the opening's transaction. Returns the position beyond which new records must lie.
 
     A commit whose end was not heard of may have reached the disk: its producer was told that it failed, or its
-    records went on in memory. So it is taken back, with the state that came with it. `ended`: where the file's
-    own records end.
+    records went on in memory. So it is taken back, with the state that came with it. `ended`: where the file's own
+    records end.
     """
     if past.head is not None:
-        db.execute("DELETE FROM block WHERE first >= ?", (past.head,))
-        db.execute("DELETE FROM state")
-    db.executemany("INSERT OR IGNORE INTO point VALUES(?, ?)", [(n, entry) for entry, n in past.points.items()])
-    rows = [(key, orjson.dumps(value).decode()) for key, value in past.state.items()]
-    db.executemany("INSERT OR REPLACE INTO state VALUES(?, ?)", rows)
+        file.db.execute("DELETE FROM block WHERE first >= ?", (past.head,))
+        for key in file.state.keys() - past.state.keys():
+            file.store_state(key, None)
+    for number, entry in past.points.items():
+        if file.points.get(number, LOST) == LOST:
+            file.store_point(number, entry)
+    for key, value in past.state.items():
+        file.store_state(key, value)
     if past.memory is None:
         return past.head or 1
-    db.execute("UPDATE epoch SET last=? WHERE last IS NULL", (min(ended, past.head or ended) - 1,))
-    _take_over(db, past.memory)
-    return past.memory.epoch[3] + 1
+    last = min(ended, past.head or ended) - 1
+    for epoch in file.epochs:
+        if epoch.last is None:
+            file.store_epoch(replace(epoch, last=last))
+    _take_over(file, past.memory)
+    return past.memory.last + 1
 
 
-def _take_over(db: sqlite3.Connection, memory: Remains) -> None:
-    db.execute("INSERT INTO epoch VALUES(?, ?, ?, ?)", memory.epoch)
-    db.executemany(INSERT, memory.rows)
-    for uplink, spans in memory.settled.items():
-        known = db.execute("SELECT spans FROM settled WHERE uplink=?", (uplink,)).fetchone()
-        if known:
-            both = Ranges([*orjson.loads(known[0]), *spans])
-            db.execute("UPDATE settled SET spans=? WHERE uplink=?", (orjson.dumps(both.spans()).decode(), uplink))
+def _take_over(file: Facts, memory: Remains) -> None:
+    """Memory may have numbered its epoch without knowing the file's: it then lies anywhere above the first, even
+    among what was settled as nobody's. One number in a million is taken: memory goes on until the next start.
+    """
+    if any(epoch.number == memory.epoch.number for epoch in file.epochs):
+        raise StorageError(f"the buffer has an epoch {memory.epoch.number} already. Restart the gateway.")
+    file.store_epoch(replace(memory.epoch, last=memory.last))
+    file.db.executemany(INSERT, memory.rows)
+    for uplink, spans in file.settled.items():
+        spans.remove(memory.epoch.base + 1, memory.last)
+        for first, last in memory.settled.get(uplink, ()):
+            spans.add(first, last)
+        file.store_settled(uplink)
     for uplink, skips in memory.skips.items():
-        known = db.execute("SELECT reasons FROM skip WHERE uplink=?", (uplink,)).fetchone()
-        merged = Skips(orjson.loads(known[0]) if known else {})
+        merged = file.skips.get(uplink, Skips()).copy()
         merged.merge(skips)
-        db.execute("INSERT OR REPLACE INTO skip VALUES(?, ?)", (uplink, orjson.dumps(merged.json()).decode()))
+        file.store_skips(uplink, merged)

@@ -1,25 +1,33 @@
 """A damaged lane file: moved aside, and everything that still reads taken over row by row.
 
-The records keep their positions, and so the epoch and seq under which a platform may hold them already.
+The records keep their positions, and so the epoch and seq under which a platform may hold them already. The new
+file is made beside the damaged one and gets its place when it is whole: a start that is cut off is taken up again.
 """
 
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from gateway.buffer.block import COLUMNS, INSERT, MAX_RECORDS, block_of
-from gateway.buffer.skips import CORRUPT, Skips
+from gateway.buffer.block import COLUMNS, EVENT, INSERT, MAX_RECORDS, block_of
+from gateway.buffer.connection import FORMAT, HEAD, PAGE, Transaction, is_ours, lenient
+from gateway.buffer.deadletters import is_whole
+from gateway.buffer.epoch import EPOCH_BITS, Epoch
+from gateway.buffer.facts import Facts, whole
+from gateway.buffer.points import LOST
+from gateway.buffer.skips import CORRUPT, EVERYBODY, Skips
+from gateway.buffer.wal import Log
 from gateway.durable import flush_names, make_folder
+from gateway.ranges import Ranges
 
 QUARANTINES = 2
-_TABLES = ("meta", "epoch", "boot", "point", "settled", "skip", "state", "dead")
 _HIGHEST = 2**62
 _AT_ONCE = 256
 
@@ -37,88 +45,144 @@ def quarantine(path: Path) -> Path:
     place = path.parent / "quarantine"
     folder = place / f"{path.stem}-{secrets.token_hex(4)}"
     make_folder(folder)
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("-wal", "-shm", ""):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(folder / part.name)
     flush_names(folder)
     flush_names(path.parent)
-    kept = sorted(place.glob(f"{path.stem}-*"), key=lambda each: each.stat().st_mtime_ns)
-    for old in kept[:-QUARANTINES]:
+    for old in _quarantines(path)[:-QUARANTINES]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def salvage(damaged: Path, into: sqlite3.Connection) -> Salvaged:
-    """Copy what can be read of `damaged` into a new lane file; holes between its records are skipped as corrupt."""
-    try:
-        old = sqlite3.connect(damaged, isolation_level=None)
-    except sqlite3.Error:
-        return Salvaged()
-    with closing(old):
-        into.execute("BEGIN IMMEDIATE")
-        try:
-            for table in _TABLES:
-                _copy_table(old, into, table)
-            found = _copy_blocks(old, into)
-            into.execute("COMMIT")
-        except sqlite3.Error:
-            # What does not fit or does not read is left in quarantine; the lane starts in any case.
-            with suppress(sqlite3.Error):
-                into.execute("ROLLBACK")
-            return Salvaged()
+def unfinished(path: Path) -> Path | None:
+    """Where a lane's file was moved to, while it has no other: its salvage was cut off."""
+    aside = _quarantines(path)
+    return aside[-1] if aside and not path.exists() else None
+
+
+def _quarantines(path: Path) -> list[Path]:
+    """Of one lane, the newest last."""
+    return sorted((path.parent / "quarantine").glob(f"{path.stem}-*"), key=lambda each: each.stat().st_mtime_ns)
+
+
+def rebuild(path: Path, aside: Path, connect: Callable[[Path], sqlite3.Connection]) -> Salvaged:
+    """Make a lane file of what can be read of the damaged one in `aside`. StorageError: the disk does not take it."""
+    new = aside / f"{path.stem}.new"
+    for part in aside.glob(f"{new.name}*"):
+        part.unlink()
+    with closing(connect(new)) as into:
+        into.execute("PRAGMA wal_checkpoint")
+        found = salvage(aside / path.name, into, new.read_bytes()[:PAGE])
+    new.rename(path)
+    flush_names(path.parent)
+    flush_names(aside)
     return found
 
 
-def _copy_table(old: sqlite3.Connection, into: sqlite3.Connection, table: str) -> None:
-    with suppress(sqlite3.Error):
-        rows = old.execute(f"SELECT * FROM {table}")  # noqa: S608 - one of _TABLES
-        places = ", ".join("?" * len(rows.description))
-        while True:
-            row = rows.fetchone()
-            if row is None:
-                break
-            if _reads(table, row):
-                into.execute(f"INSERT OR IGNORE INTO {table} VALUES({places})", row)
-
-
-def _reads(table: str, row: Sequence[Any]) -> bool:
-    """Whether what the lane will read as JSON or numbers still is that."""
+def salvage(damaged: Path, into: sqlite3.Connection, fresh: bytes) -> Salvaged:
+    """Copy what can be read; holes between records are skipped as corrupt. `fresh`: the first page of a new file."""
     try:
-        match table:
-            case "settled" | "skip" | "state":
-                orjson.loads(row[1])
-            case "meta":
-                return bool(row[0] != "next" or int(row[1]) > 0)
-            case "epoch":
-                return isinstance(row[0], int) and isinstance(row[1], str) and row[1].isalnum()
-            case "point":
-                return isinstance(orjson.loads(row[1]), list)
-    except (ValueError, TypeError):
-        return False
-    return True
+        old = _open(damaged, fresh)
+    except sqlite3.Error:
+        return Salvaged()
+    with closing(old):
+        with Transaction(into):
+            _copy_facts(old, into)
+            _copy_dead(old, into)
+        return _copy_blocks(old, into)
+
+
+def _open(damaged: Path, fresh: bytes) -> sqlite3.Connection:
+    log = damaged.with_name(f"{damaged.name}-wal")
+    if log.exists() and not (found := Log(log, PAGE)).mend():
+        found.splice()
+    try:
+        with closing(_connect(damaged)) as old:
+            [[version]] = old.execute("PRAGMA user_version")
+            is_readable = version != FORMAT or is_ours(old)
+    except (sqlite3.Error, UnicodeDecodeError):
+        is_readable = False
+    size, rest = divmod(damaged.stat().st_size, PAGE)
+    with damaged.open("r+b") as file:
+        first = file.read(PAGE)
+        if rest == 0 < size and not (is_readable and first.startswith(HEAD)):
+            # The first page is the same in every lane file, but for its sizes and its list of free pages.
+            damaged.with_name("first-page").write_bytes(first)
+            file.seek(0)
+            file.write(fresh[:28] + size.to_bytes(4, "big") + bytes(8) + fresh[40:92] + fresh[24:28] + fresh[96:])
+    return _connect(damaged)
+
+
+def _connect(damaged: Path) -> sqlite3.Connection:
+    old = sqlite3.connect(damaged, isolation_level=None)
+    old.text_factory = lenient
+    return old
+
+
+def _facts(db: sqlite3.Connection) -> Facts:
+    facts = Facts()
+    facts.db = db
+    return facts
+
+
+def _copy_facts(old: sqlite3.Connection, into: sqlite3.Connection) -> None:
+    """From both ends: a page that does not read hides what is behind it."""
+    facts = _facts(into)
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.Error):
+            for kind, key, value in whole(old, order):
+                if kind is not None:
+                    facts.put(kind, key, orjson.Fragment(value))
+
+
+def _copy_dead(old: sqlite3.Connection, into: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        for number, letter, crc in old.execute("SELECT number, letter, crc FROM dead"):
+            if is_whole(letter, crc):
+                into.execute("INSERT INTO dead VALUES(?, ?, ?)", (number, letter, crc))
 
 
 def _copy_blocks(old: sqlite3.Connection, into: sqlite3.Connection) -> Salvaged:
-    """Copy whole blocks of known epochs; note what lies between two blocks of one epoch as corrupt."""
-    known = {number for (number,) in into.execute("SELECT number FROM epoch")}
-    records, lost, end, skips = 0, 0, 0, Skips()
-    for row in _rows(old):
-        block = block_of(row)
-        if block.rows is None:
-            continue
-        if (number := block.first >> 40) not in known:
-            # Its name is lost with its row: a new one may store a record twice, but loses none.
-            known.add(number)
-            into.execute("INSERT INTO epoch VALUES(?, ?, '', NULL)", (number, secrets.token_hex(4)))
-        if end and block.first > end + 1 and block.first >> 40 == end >> 40:
-            skips.add(CORRUPT, end + 1, block.first - 1)
-            lost += block.first - 1 - end
-        into.execute(INSERT.replace("INSERT", "INSERT OR IGNORE"), row)
-        records, end = records + block.count, block.last
+    """Copy whole blocks; note what lies between two blocks of one epoch as corrupt."""
+    facts = _facts(into)
+    facts.load()
+    epochs, points = {epoch.number for epoch in facts.epochs}, set(facts.points)
+    settled = list(facts.settled.values()) or [Ranges()]
+    records, lost, end, skips = 0, 0, 0, facts.skips[EVERYBODY]
+    rows = _rows(old)
+    while some := list(islice(rows, _AT_ONCE)):
+        with Transaction(into):
+            for row in some:
+                block = block_of(row)
+                if block.rows is None or block.first <= end:
+                    continue
+                if (number := block.first >> EPOCH_BITS) not in epochs:
+                    # Its name is lost with its row: a new one may store a record twice, but loses none.
+                    epochs.add(number)
+                    facts.store_epoch(Epoch(number, secrets.token_hex(4), "", None))
+                for nameless in {each[0] for each in block.rows} - points - {EVENT}:
+                    points.add(nameless)
+                    facts.store_point(nameless, LOST)
+                if end and block.first > end + 1 and number == end >> EPOCH_BITS:
+                    for hole in _wanted(end + 1, block.first - 1, settled, skips):
+                        skips.add(CORRUPT, *hole)
+                        lost += hole[1] - hole[0] + 1
+                into.execute(INSERT, row)
+                records, end = records + block.count, block.last
     if skips:
-        into.execute("INSERT OR REPLACE INTO skip VALUES('', ?)", (orjson.dumps(skips.json()).decode(),))
+        with Transaction(into):
+            facts.store_skips(EVERYBODY, skips)
     return Salvaged(records, lost)
+
+
+def _wanted(first: int, last: int, settled: Sequence[Ranges], skips: Skips) -> Ranges:
+    """What of a hole somebody still waits for."""
+    wanted = Ranges(span for spans in settled for span in spans.missing(first, last))
+    for a, b, _ in skips.within(first, last):
+        wanted.remove(a, b)
+    return wanted
 
 
 def _rows(old: sqlite3.Connection) -> Iterator[Sequence[Any]]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.ranges import Ranges, Span
 
+EVERYBODY = ""
+"""In place of an uplink's name: skipped for all of them."""
 EXPIRED, CORRUPT, THINNED, DEAD_LETTER = "expired", "corrupt", "thinned", "dead_letter"
 
 

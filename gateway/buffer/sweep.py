@@ -9,11 +9,12 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.buffer.block import COLUMNS, MAX_RECORDS, Block, block_of
+from gateway.buffer.block import COLUMNS, COUNT, MAX_RECORDS, Block, block_of
 from gateway.buffer.connection import Transaction
+from gateway.buffer.epoch import EPOCH_BITS
 from gateway.buffer.fault import fault
-from gateway.buffer.lanefile import EPOCH_BITS, EVERYBODY, LaneFile
-from gateway.buffer.skips import EXPIRED, THINNED, Skips
+from gateway.buffer.lanefile import LaneFile
+from gateway.buffer.skips import EVERYBODY, EXPIRED, THINNED, Skips
 from gateway.buffer.thin import aggregate
 from gateway.model import Json
 from gateway.ranges import Ranges
@@ -41,7 +42,7 @@ class Bounds:
 class Sweep:
     """Bounded steps over one file, in its thread."""
 
-    def __init__(self, file: LaneFile, bounds: Bounds, entry: Callable[[int], Sequence[Json]]) -> None:
+    def __init__(self, file: LaneFile, bounds: Bounds, entry: Callable[[int], Sequence[Json] | None]) -> None:
         self._file, self._bounds, self._entry = file, bounds, entry
         self._scanned = 0
         self._thinned = dict.fromkeys(_LEVELS, 0)
@@ -64,7 +65,8 @@ class Sweep:
             raise fault(f"{self._file.path} cannot be swept", error) from error
 
     def _heads(self, after: int, limit: int) -> list[tuple[int, int, str, int]]:
-        query = "SELECT first, count, boot_id, boot FROM block WHERE first > ? ORDER BY first LIMIT ?"
+        boot = "coalesce(CAST(boot AS INTEGER), 0)"
+        query = f"SELECT first, {COUNT}, boot_id, {boot} FROM block WHERE first > ? ORDER BY first LIMIT ?"  # noqa: S608 - constants
         return self._file.db.execute(query, (after, limit)).fetchall()
 
     def _free(self, now: int, *, is_tight: bool) -> bool:
@@ -116,7 +118,8 @@ class Sweep:
     def _drop(self) -> bool:
         """The oldest records go."""
         rows = self._file.db.execute(
-            "SELECT first, count FROM block ORDER BY wall, first LIMIT ?", (_SLICE,)
+            f"SELECT first, {COUNT} FROM block ORDER BY wall, first LIMIT ?",  # noqa: S608 - a constant
+            (_SLICE,),
         ).fetchall()
         self._give_up([(first, first + count - 1) for first, count in rows], EXPIRED)
         return bool(rows)

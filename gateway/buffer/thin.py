@@ -21,7 +21,7 @@ _BY_BADNESS = (Quality.GOOD, Quality.UNCERTAIN, Quality.BAD)
 
 
 def aggregate(
-    blocks: Sequence[Block], level: int, base: int, entry: Callable[[int], Sequence[Json]]
+    blocks: Sequence[Block], level: int, base: int, entry: Callable[[int], Sequence[Json] | None]
 ) -> list[list[Any]]:
     """Rows that replace `blocks`, all of one boot, with times counted from the first block's anchor.
 
@@ -44,7 +44,7 @@ def aggregate(
     return sorted([*rows, *kept], key=lambda row: row[1])
 
 
-def _one(members: Sequence[Any], level: int, replaces: list[Span], entry: Sequence[Json]) -> list[Any]:
+def _one(members: Sequence[Any], level: int, replaces: list[Span], entry: Sequence[Json] | None) -> list[Any]:
     numbers = [row for row in members if type(row[2]) in (int, float) and math.isfinite(row[2])]
     last = (numbers or members)[-1]
     quality, reason = (last[3], last[4]) if len(last) > 4 else (Quality.GOOD, None)
@@ -61,8 +61,9 @@ def _one(members: Sequence[Any], level: int, replaces: list[Span], entry: Sequen
             "min": min(part["min"] for part in parts), "max": max(part["max"] for part in parts),
             "mean": mean, "last": parts[-1]["last"], "n": total,
         }  # fmt: skip
-        known = QUANTITIES.get(str(entry[1]))
-        is_gauge = known is not None and known.kind is Kind.GAUGE and entry[1] not in _ANGLES
+        quantity = str(entry[1]) if entry else ""
+        known = QUANTITIES.get(quantity)
+        is_gauge = known is not None and known.kind is Kind.GAUGE and quantity not in _ANGLES
         value = mean if is_gauge else parts[-1]["last"]
     return [last[0], last[1], value, quality, reason, {AGGREGATE: more}]
 

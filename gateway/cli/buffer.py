@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.buffer import lock
 from gateway.buffer.block import EVENT
+from gateway.buffer.epoch import epoch_at
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.resend import resend
 from gateway.errors import ConfigError
@@ -111,11 +112,11 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _export(lane: Lane, file: LaneFile, out: Any) -> int:
-    names = {number: json.loads(entry) for entry, number in file.points.items()}
+    names = {number: json.loads(entry) for number, entry in file.points.items()}
     at, count = 1, 0
     while blocks := file.read(at, _ALL, _PAGE):
         for block in blocks:
-            epoch = next(known for known in reversed(file.epochs) if known.base <= block.first)
+            epoch = epoch_at(file.epochs, block.first)
             for place, row in enumerate(block.rows or (), block.first):
                 head = {"lane": lane, "ep": epoch.id, "seq": place - epoch.base, "t": block.anchor.wall + row[1]}
                 what = {"e": row[2]} if row[0] == EVENT else {"p": names.get(row[0]), "r": row[2:]}

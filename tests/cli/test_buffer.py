@@ -67,7 +67,7 @@ def test_resend_unsettles_what_is_still_here(state: Path, capsys: pytest.Capture
     epoch = str(next(row for row in said(capsys) if row["lane"] == "telemetry")["epoch"])
     assert main(["buffer", "resend", "city", "telemetry", epoch, "2", "3", "--state", str(state)]) == 0
     db = sqlite3.connect(state / "buffer" / "telemetry.sqlite")
-    assert json.loads(db.execute("SELECT spans FROM settled").fetchone()[0]) == [[1, 1], [4, 5]]
+    assert json.loads(db.execute("SELECT value FROM fact WHERE kind='settled'").fetchone()[0]) == [[1, 1], [4, 5]]
     db.close()
     assert main(["buffer", "resend", "city", "telemetry", "no-such", "2", "3", "--state", str(state)]) == 1
 

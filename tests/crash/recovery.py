@@ -112,10 +112,13 @@ async def rows(lane: LaneBuffer) -> Iterator[tuple[int, tuple[object, ...] | Non
             continue
         for seq, row in enumerate(block.rows, block.first):
             at = block.anchor.boot + row[1]
-            if row[0] == EVENT:
+            if row[0] != EVENT and lane.entry(row[0]) is None:
+                said.append((seq, None))
+            elif row[0] == EVENT:
                 more = row[2]
                 said.append((seq, (more["event"], more["on"], at, more.get("say"), more["more"]["n"])))
             else:
                 reason = row[4] if len(row) > 4 else None
-                said.append((seq, (lane.entry(row[0])[0], row[2], at, reason)))
+                point = (lane.entry(row[0]) or [None])[0]
+                said.append((seq, (point, row[2], at, reason)))
     return iter(said)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.disks import Disk, Fate, lay_out, without_folder_flushes
-from tests.crash.recovery import AGAIN, LOST, START, WRONG, Fault, judge, promises
+from tests.crash.recovery import AGAIN, LOST, WRONG, Fault, judge, promises
 from tests.crash.trace import Operation, Said, record
 
 pytestmark = [pytest.mark.needs("strace"), pytest.mark.fault]
@@ -91,7 +91,7 @@ async def test_commits_that_are_not_flushed_are_noticed(fast_folder: Path) -> No
     found = kinds(await cut_off(fast_folder, done, 120, seed=1))
     assert found[LOST] >= 30, found
     assert found[AGAIN] >= 30, found
-    assert found[WRONG] == found[START] == 0, "and told from damage"
+    assert found[WRONG] == 0, "a log in which a later commit is there and an earlier is not is moved aside, not read"
 
 
 async def test_names_that_are_not_flushed_are_noticed(fast_folder: Path) -> None:
