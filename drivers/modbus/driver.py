@@ -130,8 +130,8 @@ class Driver:
         await self._obey(emit)
         try:
             looked = device.identity.due <= self._now()
-            if looked:
-                await self._identify(device, emit)
+            if looked and await self._identify(device, emit):
+                rates = device.rates
             if not device.identity.is_known:
                 error = device.identity.error
                 readings += device.bad(device.point_ids, error, self._now(), self._at())
@@ -141,7 +141,7 @@ class Driver:
                 doubted = readings.copy()
                 readings.clear()
                 if await self._identify(device, emit):
-                    device.start_over()  # nobody knows how it was set when they were read
+                    device.start_over()  # how it was set when they were read, nobody knows
                 else:
                     readings += doubted
         except Refused as error:

@@ -12,16 +12,18 @@ from typing import Literal, get_args
 from drivers.modbus import frames, identify
 from drivers.modbus.bus import Bus, LineFault
 from drivers.modbus.codec import Field, Kind, encode, lay
-from drivers.modbus.frames import WRITE_SEVERAL, Request
+from drivers.modbus.frames import EVERYBODY, WRITE_SEVERAL, Request
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
 from gateway.model import Device
 
 Fault = LineFault | Literal[
-    "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late",
+    "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late", "overdue",
     "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction",
     "previous", "garbage", "close",
 ]  # fmt: skip
+LATE, OVERDUE = 1.5, 3.5
+"""Times the time-out: an answer that comes too late, and one that comes after everything was waited for."""
 TURNAROUND = 0.005
 """Seconds between the end of a question and the beginning of its answer on a line."""
 BAD_ADDRESS, BAD_VALUE, BAD_FUNCTION = 2, 3, 1
@@ -34,6 +36,7 @@ class _Unit:
         assert isinstance(device.profile, Profile)
         self.profile = device.profile
         self.day = Day(device.id, now)
+        self.limits = self.profile.limits()
         self.places: Mapping[str, Place] = {**self.profile.points, **self.profile.writes}
         self.fields: dict[str, Field] = dict((*self.profile.fields(), *self.profile.writable()))
         self.stored: dict[str, tuple[int, ...]] = {
@@ -55,6 +58,9 @@ class _Unit:
         if not 1 <= request.count <= min(line.max_regs, 125):
             return BAD_VALUE
         if line.pairs and (request.addr % 2 or request.count % 2):
+            return BAD_ADDRESS
+        end = request.addr + request.count
+        if any(fc == request.function and low < end and high >= request.addr for fc, low, high in self.limits.forbidden):
             return BAD_ADDRESS
         self.day.advance(now)
         whole = 0
@@ -121,6 +127,7 @@ class Emulator:
         self._server: asyncio.Server | None = None
         self.bus = None if settings.host else Bus(settings, self._answer_on_line, TURNAROUND)
         self._open: set[asyncio.StreamWriter] = set()
+        self._spoken = b""
         self.requests = 0
         self.connections = 0
 
@@ -212,6 +219,7 @@ class Emulator:
         """The bytes to send (perhaps none), or None to close the connection."""
         answer, fault, hesitation = self._spoilt(frame)
         await asyncio.sleep(hesitation)
+        before, self._spoken = self._spoken, answer
         match fault:
             case "close":
                 return None
@@ -219,6 +227,18 @@ class Emulator:
                 return answer[:-1]
             case "garbage":
                 return b"\xde\xad\xbe\xef\xfe\xed\xfa\xce"
+            case "garbage_before":
+                return b"\x00\xff" + answer
+            case "garbage_after":
+                return answer + b"\x00\xf8"
+            case "duplicate":
+                return answer + answer
+            case "stale":
+                return before + answer
+            case "echo":
+                return frame + answer
+            case "echo_only":
+                return frame
             case _:
                 return answer
 
@@ -230,6 +250,9 @@ class Emulator:
         """The answer to a question, with what is wrong inside it; the fault; seconds that it hesitates."""
         request = frames.parse(frame)
         unit = self._units.get(request.unit)
+        if self.bus and request.unit == EVERYBODY:
+            for each in self._units.values():
+                each.write(request)
         if unit is None:
             return b"", None, 0.0  # a line is silent where nobody lives
         words: tuple[int, ...] = ()
@@ -242,7 +265,7 @@ class Emulator:
         if unit.fault is None:
             unit.previous = words
             return answer, None, 0.0
-        hesitation = self._settings.timeout * 1.5 if unit.fault == "late" else 0.0
+        hesitation = self._settings.timeout * {"late": LATE, "overdue": OVERDUE}.get(unit.fault, 0.0)
         return _spoil(unit.fault, unit, request, words, answer), unit.fault, hesitation
 
 
