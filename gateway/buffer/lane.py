@@ -243,6 +243,7 @@ class LaneBuffer:
     async def _commit(self) -> None:
         group, promises = self._group, self._promises
         if not group and not promises:
+            self._due = None  # what a refusing disk left to be tried again is gone: nothing is due
             return
         self._group, self._promises, self._due, gathered = Group(), [], None, self._gathered
         self._gathered = 0
