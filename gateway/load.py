@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from gateway import document
@@ -54,8 +55,9 @@ class DriverClass(Protocol):
 
 class EmulatorClass(Protocol):
     def __call__(
-        self, settings: Any, devices: Any, address: str | None, secret: Callable[[str], str], /
-    ) -> Emulator: ...
+        self, settings: Any, devices: Any, address: str | None, secret: Callable[[str], str], /, **plays: Any
+    ) -> Emulator:
+        """`scenario`: what `scenario` has read, where it can be."""
 
 
 class UplinkFile(Protocol):
@@ -108,6 +110,15 @@ def driver_class(name: str) -> DriverClass:
 def emulator_class(name: str) -> EmulatorClass:
     """The class that plays the far end; imports the protocol's library."""
     return cast(EmulatorClass, importlib.import_module(f"{_full(name, 'drivers')}.emulator").Emulator)
+
+
+def scenario(name: str, file: Path) -> Any:
+    """What a file says that is to happen at the far end. NotFoundError: that emulator plays no scenarios."""
+    place = f"{_full(name, 'drivers')}.scenario"
+    read = getattr(importlib.import_module(place), "read", None) if importlib.util.find_spec(place) else None
+    if read is None:
+        raise NotFoundError(f"the emulator of `{name}` plays no scenarios from a file", "Leave --scenario out.")
+    return read(file)
 
 
 def uplink(name: str) -> UplinkFile:

@@ -20,10 +20,15 @@ _TELL_EVERY = 0.5
 
 
 class Simulation:
-    """Emulators for `site`; those that call in read `addresses` (the gateway's addresses.json) first."""
+    """Emulators for `site`; those that call in read `addresses` (the gateway's addresses.json) first. `scenarios`: what
+    happens there, by link (see `load.scenario`).
+    """
 
-    def __init__(self, site: Site, credentials: Credentials, addresses: Path) -> None:
+    def __init__(
+        self, site: Site, credentials: Credentials, addresses: Path, scenarios: Mapping[str, Any] | None = None
+    ) -> None:
         self._site, self._credentials, self._addresses = site, credentials, addresses
+        self._scenarios = scenarios or {}
         self._emulators: dict[str, Emulator] = {}
 
     async def start(self, out: Path) -> None:
@@ -61,7 +66,8 @@ class Simulation:
 
     def _emulator(self, link: SiteLink, address: str | None) -> Emulator:
         secret = resolver(self._site, f"links.{link.name}", self._credentials)
-        return load.emulator_class(link.driver)(link.settings, link.devices, address, secret)
+        plays = {"scenario": self._scenarios[link.name]} if link.name in self._scenarios else {}
+        return load.emulator_class(link.driver)(link.settings, link.devices, address, secret, **plays)
 
     async def _call(self, link: SiteLink) -> None:
         place = f"links.{link.name}"

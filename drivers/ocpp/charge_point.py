@@ -1,117 +1,355 @@
-"""An emulated charger apart from its connection: its configuration and profiles, and the physics of a charge."""
+"""One emulated charger on its connection: what it tells, and again until it is answered, and what it does when told."""
 
+import asyncio
+import base64
+import contextlib
 import random
-from collections.abc import Mapping
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-from drivers.ocpp.schedules import VOLTS, Profiles
+import aiohttp
 
-_TRIGGERS = ("BootNotification", "Heartbeat", "MeterValues", "StatusNotification")
+from drivers.ocpp import codec, rpc
+from drivers.ocpp.bays import Bay, Bays
+from drivers.ocpp.charge import Charge
+from drivers.ocpp.controls import Controls
+from drivers.ocpp.samples import PHASES, Route
+from drivers.ocpp.scenario import Quirk, Scenario, distorted
+from drivers.ocpp.settings import DeviceSettings, Profile, Settings
+from drivers.ocpp.tags import parse
+from gateway.clock import SystemClock
+from gateway.model import Device
+
+USUAL = Scenario()
+ATTEMPTS = 3
+"""How often a transaction message is sent that is answered with an error (TransactionMessageAttempts)."""
 
 
-class Controls:
-    """What a gateway can tell a charger. `configuration` and `refusing` (actions answered Rejected) are for a test
-    to change.
-    """
+@dataclass(slots=True)
+class _Message:
+    """What must reach the gateway, however long that takes."""
 
-    def __init__(self, connectors: int, phases: int) -> None:
-        self.profiles = Profiles(phases)
-        self._watts_per_ampere = VOLTS * phases
-        self.refusing: set[str] = set()
-        self.unsupported: set[str] = set()
-        self.configuration = {
-            "NumberOfConnectors": str(connectors),
-            "HeartbeatInterval": "300",
-            "ChargingScheduleAllowedChargingRateUnit": "Current,Power",
-            "ChargeProfileMaxStackLevel": "8",
-        }
+    action: str
+    payload: dict[str, Any]
+    charge: Charge
+    values: int = 0
+    attempts: int = field(default=0, compare=False)
 
-    def answer(self, action: str, payload: Mapping[str, Any], now: int) -> Mapping[str, Any] | None:
-        """The answer to a call; None: not supported. `now`: UTC milliseconds."""
-        if action in self.unsupported:
-            return None
-        if action in self.refusing:
-            return {"status": "Rejected"}
-        match action:
-            case "SetChargingProfile":
-                profile = payload["csChargingProfiles"]
-                if profile["chargingSchedule"]["chargingRateUnit"] not in self._units():
-                    return {"status": "Rejected"}
-                self.profiles.install(payload["connectorId"], profile)
-                return {"status": "Accepted"}
-            case "ClearChargingProfile":
-                return {"status": "Accepted" if self.profiles.clear(payload) else "Unknown"}
-            case "GetCompositeSchedule":
-                return self._composite(payload, now)
-            case "GetConfiguration":
-                wanted = payload.get("key") or list(self.configuration)
-                known = [key for key in wanted if key in self.configuration]
-                entries = [{"key": key, "readonly": False, "value": self.configuration[key]} for key in known]
-                return {"configurationKey": entries, "unknownKey": [key for key in wanted if key not in known]}
-            case "ChangeConfiguration":
-                if payload["key"] not in self.configuration:
-                    return {"status": "NotSupported"}
-                self.configuration[payload["key"]] = payload["value"]
-                return {"status": "Accepted"}
-            case "TriggerMessage":
-                return {"status": "Accepted" if payload["requestedMessage"] in _TRIGGERS else "NotImplemented"}
+
+class ChargePoint:
+    """One charger. What belongs to a transaction is queued and sent in order, again until it is answered (§3.7.1)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: Device,
+        address: str,
+        secret: Callable[[str], str] | None,
+        dice: random.Random,
+        pace: float,
+        scenario: Scenario = USUAL,
+    ) -> None:
+        assert isinstance(device.settings, DeviceSettings)
+        assert isinstance(device.profile, Profile)
+        self.device, self._settings, self._secret = device, settings, secret
+        self._own = device.settings
+        self._dice, self._pace, self._scenario = dice, pace, scenario
+        self._quirks, self._has_booted = scenario.quirks, False
+        self._routes, self._unmeasured = device.profile.routes, device.profile.unmeasured
+        self._identity = self._own.identity or device.id.partition("/")[0]
+        scheme = "wss" if settings.security == "2" else "ws"
+        self._url = f"{scheme}://{address}/{quote(self._identity, safe='')}"
+        self._clock, self._ahead = SystemClock(), 0
+        self.controls = Controls(self._own.connectors, int(self._own.phases), self._quirks)
+        self.values, self.lost = 0, 0
+        self.confirmed: list[str] = []
+        self.bays = Bays(self._own.connectors)
+        self._unsent = set(range(self._own.connectors + 1))
+        self._reset = ""
+        self._queue: deque[_Message] = deque()
+        self._triggered: deque[Mapping[str, Any]] = deque()
+        self._news = asyncio.Event()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._outbound = rpc.Outbound(f"{self._identity[:16]}-")
+        self._pending: asyncio.Future[rpc.CallResult | rpc.CallError] | None = None
+        self._one_call = asyncio.Lock()
+        self._register = float(dice.randrange(20_000, 900_000))
+
+    async def run(self, session: aiohttp.ClientSession) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._stay_connected(session))
+            group.create_task(self._lose_connections())
+            for bay in self.bays.all:
+                group.create_task(self._use(bay))
+
+    def wall(self) -> int:
+        """UTC milliseconds by the charger's clock, which follows its gateway's."""
+        if Quirk.CLOCK_UNSET in self._quirks:
+            return round(asyncio.get_running_loop().time() * 1000)
+        return self._clock.wall() + self._ahead
+
+    async def drop(self) -> None:
+        """Lose the connection, as a charger's modem does now and then."""
+        if self._socket:
+            await self._socket.close()
+
+    async def _lose_connections(self) -> None:
+        while every := self._scenario.drops_every:
+            await asyncio.sleep(every / self._pace)
+            await self.drop()
+
+    async def _stay_connected(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            try:
+                async with session.ws_connect(
+                    self._url, protocols=["ocpp1.6"], headers=self._credentials(), ssl=self._tls(), compress=0
+                ) as socket:
+                    await self._talk(socket)
+            except* (aiohttp.ClientError, OSError, TimeoutError):
+                pass  # it calls again
+            self._socket = None
+            await asyncio.sleep(self._dice.uniform(0.5, 1.5) / self._pace)
+
+    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        async with asyncio.TaskGroup() as group:
+            talk = group.create_task(self._converse())
+            async for message in socket:
+                if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    await self._take(socket, message.data)
+            talk.cancel()
+
+    async def _take(self, socket: aiohttp.ClientWebSocketResponse, frame: str | bytes) -> None:
+        match rpc.parse(frame):
+            case rpc.Call(message_id, action, payload):
+                answer = self._obey(action, payload)
+                if answer is None:
+                    await socket.send_str(rpc.error(message_id, rpc.ErrorCode.NOT_SUPPORTED, ""))
+                else:
+                    await socket.send_str(rpc.result(message_id, answer))
+                self._news.set()
+            case rpc.CallResult() if self._dice.random() < self._scenario.lost_answers:
+                self.lost += 1
+            case rpc.CallResult() | rpc.CallError() as answer:
+                if self._outbound.settles(answer) and self._pending and not self._pending.done():
+                    self._pending.set_result(answer)
             case _:
-                return None
+                pass
 
-    def _units(self) -> list[str]:
-        allowed = self.configuration["ChargingScheduleAllowedChargingRateUnit"]
-        return [unit for unit, word in (("A", "Current"), ("W", "Power")) if word in allowed]
+    def _obey(self, action: str, payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The answer to a command; what follows from it is done by those who wait for it."""
+        answer = self.controls.answer(action, payload, self.wall())
+        if answer is None and action not in self.controls.unsupported:
+            answer = self.bays.answer(action, payload, self.wall())
+            self._unsent |= self.bays.changed
+            self.bays.changed.clear()
+        if answer and answer.get("status") == "Accepted":
+            match action:
+                case "TriggerMessage":
+                    self._triggered.append(payload)
+                case "Reset":
+                    self._reset = payload["type"]
+                    self.bays.stop(self.bays.all, f"{self._reset}Reset")
+        return answer
 
-    def _composite(self, payload: Mapping[str, Any], now: int) -> Mapping[str, Any]:
-        amps = self.profiles.amps(payload["connectorId"], now, None)
-        if amps is None:
-            return {"status": "Accepted", "connectorId": payload["connectorId"]}
-        unit = self._units()[0]
-        limit = round(amps if unit == "A" else amps * self._watts_per_ampere, 1)
-        schedule = {
-            "duration": payload["duration"],
-            "chargingRateUnit": unit,
-            "chargingSchedulePeriod": [{"startPeriod": 0, "limit": limit}],
-        }
-        return {"status": "Accepted", "connectorId": payload["connectorId"], "chargingSchedule": schedule}
+    async def _converse(self) -> None:
+        if not (self._has_booted and Quirk.BOOTS_ONCE in self._quirks):
+            await self._boot()
+        self._unsent |= set(range(self._own.connectors + 1))
+        while True:
+            while self._triggered:
+                await self._do_triggered(self._triggered.popleft())
+            while self._unsent:
+                await self._tell_status(self._unsent.pop())
+            while self._queue:
+                await self._deliver(self._queue[0])
+            if self._reset == "Hard" or (self._reset and not any(bay.charge for bay in self.bays.all)):
+                # What it has not told by then, it tells when it has started again.
+                self._reset, self._has_booted = "", False
+                await self.drop()
+            try:
+                async with asyncio.timeout(max(1.0, float(self.controls.configuration["HeartbeatInterval"]))):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._call("Heartbeat", {})
+            self._news.clear()
 
+    async def _boot(self) -> None:
+        boot = {"chargePointVendor": "Lampione", "chargePointModel": "Emulated", "firmwareVersion": "1.0",
+                "chargePointSerialNumber": self._identity[:25]}  # fmt: skip
+        answer = await self._call("BootNotification", boot)
+        while isinstance(answer, rpc.CallResult) and answer.payload.get("status") == "Pending":
+            await asyncio.sleep(answer.payload.get("interval") or 60)
+            answer = await self._call("BootNotification", boot)
+        self._has_booted = True
+        if isinstance(answer, rpc.CallResult):
+            self.controls.configuration["HeartbeatInterval"] = str(answer.payload.get("interval") or 60)
+            told = codec.moment(answer.payload.get("currentTime"), codec.Remarks())
+            self._ahead = 0 if told is None else told - self._clock.wall()
 
-class Charge:
-    """One car at one connector."""
+    async def _do_triggered(self, asked: Mapping[str, Any]) -> None:
+        known = range(self._own.connectors + 1)
+        connectors = {asked["connectorId"]} & {*known} if "connectorId" in asked else {*known}
+        match asked["requestedMessage"]:
+            case "BootNotification":
+                await self._boot()
+            case "Heartbeat":
+                await self._call("Heartbeat", {})
+            case "StatusNotification":
+                self._unsent |= connectors
+            case "MeterValues":
+                for connector in connectors - {0}:
+                    await self._tell_register(connector)
 
-    def __init__(self, dice: random.Random, most: float, phases: int, began: int) -> None:
-        self._dice, self._phases = dice, phases
-        self._takes = min(most, dice.choice([10.0, 13.0, 16.0, 32.0]))
-        self._offered = most
-        self._battery = dice.choice([28_000.0, 52_000.0, 77_000.0])
-        self._soc = dice.uniform(10, 70)
-        self.began = began
-        self.transaction = -1
-        """As the specification has it until the gateway has answered the start."""
-        self.is_accepted = True
-        self.amps, self.gained = 0.0, 0.0
+    async def _tell_register(self, connector: int) -> None:
+        sampled = {"measurand": "Energy.Active.Import.Register", "value": f"{self._register:.1f}", "unit": "Wh",
+                   "context": "Trigger", "location": "Outlet"}  # fmt: skip
+        meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": [sampled]}]
+        if isinstance(await self._call("MeterValues", {"connectorId": connector, "meterValue": meter}), rpc.CallResult):
+            self.values += Route("Energy.Active.Import.Register", None, "Outlet", "trigger") in self._routes
 
-    def advance(self, seconds: float, limit: float | None) -> None:
-        """Charge for `seconds` within `limit` amperes. Below 6 A nothing flows (IEC 61851-1)."""
-        self._offered = self._takes if limit is None else limit
-        possible = min(self._takes, self._offered)
-        self.amps = round(possible * self._dice.uniform(0.96, 1.0), 2) if possible >= 6 else 0.0
-        self.gained = self.amps * VOLTS * self._phases * seconds / 3600
-        self._soc = min(100.0, self._soc + 100 * self.gained / self._battery)
+    async def _tell_status(self, connector: int) -> None:
+        payload = {"connectorId": connector, "status": self.bays.status(connector, self.wall()), "errorCode": "NoError",
+                   "timestamp": codec.iso(self.wall())}  # fmt: skip
+        if isinstance(await self._call("StatusNotification", payload), rpc.CallResult):
+            self.values += ("connector_status" if connector else "device_status") in self._unmeasured
 
-    def samples(self, register: float) -> list[dict[str, str]]:
-        """SampledValues; `register` in Wh."""
-        rows = [
-            ("Energy.Active.Import.Register", "", f"{register:.1f}", "Wh"),
-            ("Power.Active.Import", "", f"{self.amps * VOLTS * self._phases / 1000:.3f}", "kW"),
-            ("Current.Offered", "", f"{self._offered:.1f}", "A"),
-            ("SoC", "", f"{self._soc:.0f}", "Percent"),
+    async def _deliver(self, message: _Message) -> None:
+        if message.action != "StartTransaction":
+            message.payload["transactionId"] = message.charge.transaction
+        answer = await self._call(message.action, message.payload)
+        if isinstance(answer, rpc.CallError):
+            message.attempts += 1
+            if message.attempts < ATTEMPTS:
+                return
+        else:
+            self.values += message.values
+            if message.action == "StartTransaction":
+                message.charge.transaction = answer.payload["transactionId"]
+                message.charge.is_accepted = answer.payload["idTagInfo"]["status"] == "Accepted"
+                self.confirmed.append(str(message.charge.transaction))
+        self._queue.popleft()
+
+    async def _call(self, action: str, payload: Mapping[str, Any]) -> rpc.CallResult | rpc.CallError:
+        """ConnectionError or TimeoutError: it was not answered."""
+        async with self._one_call:
+            socket = self._socket
+            if socket is None or socket.closed:
+                raise ConnectionError
+            self._pending = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(self._scenario.answer_within):
+                    await socket.send_str(self._outbound.begin(action, distorted(payload, self._quirks)))
+                    return await self._pending
+            except TimeoutError:
+                await socket.close()
+                raise
+            finally:
+                self._outbound.give_up()
+                self._pending = None
+
+    async def _use(self, bay: Bay) -> None:
+        """People come, plug in, charge and leave, whether or not the gateway can be reached."""
+        while True:
+            self._show(bay, bay.resting(self.wall()))
+            tag, is_sent = await self._next(bay)
+            if self._reset or not bay.takes(tag, self.wall()):
+                continue
+            self._show(bay, "Preparing")
+            await self._pause(0.5, 1.5)
+            asks = not is_sent or self.controls.configuration["AuthorizeRemoteTxRequests"] == "true"
+            if not asks or await self._may_charge(tag):
+                await self._charge(bay, tag)
+                await self._pause(0.5, 2)
+
+    async def _next(self, bay: Bay) -> tuple[str, bool]:
+        """Whose tag comes next, and whether a command has sent it."""
+        comes = self._dice.uniform(2, 8) / self._pace
+        try:
+            async with asyncio.timeout(comes if self._scenario.visits else None):
+                return await bay.sent.get(), True
+        except TimeoutError:
+            return self._dice.choice(self._tags()), False
+
+    async def _may_charge(self, tag: str) -> bool:
+        """Asked of the gateway; where it is away, everybody may (AllowOfflineTxForUnknownId)."""
+        try:
+            answer = await self._call("Authorize", {"idTag": tag})
+        except (OSError, TimeoutError):
+            return True
+        return isinstance(answer, rpc.CallResult) and answer.payload["idTagInfo"]["status"] == "Accepted"
+
+    async def _charge(self, bay: Bay, tag: str) -> None:
+        loop = asyncio.get_running_loop()
+        if Quirk.REGISTER_PER_SESSION in self._quirks:
+            self._register = 0.0
+        bay.charge = charge = Charge(
+            self._dice, self._own.max_current, int(self._own.phases), self.wall(), self._scenario.car
+        )
+        start = {"connectorId": bay.connector, "idTag": tag, "meterStart": int(self._register),
+                 "timestamp": codec.iso(charge.began)}  # fmt: skip
+        if bay.is_kept(self.wall()):
+            start["reservationId"] = bay.used()
+        self._enqueue(_Message("StartTransaction", start, charge))
+        self._show(bay, "Charging")
+        ends = loop.time() + (self._scenario.lasts or self._dice.uniform(10, 20)) / self._pace
+        while loop.time() < ends and charge.is_accepted and not charge.stopped.is_set():
+            before = loop.time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._dice.uniform(2, 5) / self._pace):
+                    await charge.stopped.wait()
+            limit = self.controls.profiles.amps(bay.connector, self.wall(), charge.began)
+            charge.advance((loop.time() - before) * self._pace, limit)
+            self._register += charge.gained
+            self._show(bay, charge.status)
+            self._measure(bay.connector, charge)
+        stop = {"meterStop": int(self._register), "timestamp": codec.iso(self.wall()), "idTag": tag,
+                "reason": charge.reason or ("Local" if charge.is_accepted else "DeAuthorized")}  # fmt: skip
+        bay.charge = None
+        self._enqueue(_Message("StopTransaction", stop, charge))
+        self._show(bay, "Finishing")
+
+    def _measure(self, connector: int, charge: Charge) -> None:
+        sampled = [
+            sample
+            for sample in charge.samples(self._register)
+            for phase in [PHASES.get(sample.get("phase", ""))]
+            if Route(sample["measurand"], phase, sample["location"], None) in self._routes
         ]
-        for phase in ("L1", "L2", "L3")[: self._phases]:
-            rows.append(("Current.Import", phase, f"{self.amps:.2f}", "A"))
-            rows.append(("Voltage", f"{phase}-N", f"{self._dice.uniform(228, 233):.1f}", "V"))
-        return [
-            {"measurand": measurand, "value": value, "unit": unit, "context": "Sample.Periodic",
-             "location": "EV" if measurand == "SoC" else "Outlet", **({"phase": phase} if phase else {})}
-            for measurand, phase, value, unit in rows
-        ]  # fmt: skip
+        meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": sampled}]
+        payload = {"connectorId": connector, "meterValue": meter}
+        self._enqueue(_Message("MeterValues", payload, charge, len(sampled)))
+
+    def _enqueue(self, message: _Message) -> None:
+        self._queue.append(message)
+        self._news.set()
+
+    def _show(self, bay: Bay, status: str) -> None:
+        if bay.status != status:
+            bay.status = status
+            self._unsent.add(bay.connector)
+            self._news.set()
+
+    def _tags(self) -> list[str]:
+        listed = list(parse(self._secret("tags"))) if self._settings.tags and self._secret else []
+        return [tag.upper() for tag in listed] or ["04A1B2C3D4E5F6", "0453B2C3D4E5F7"]
+
+    def _credentials(self) -> dict[str, str]:
+        if self._settings.security == "0" or self._secret is None:
+            return {}
+        words = f"{self._identity}:{self._secret(f'{self.device.id}.key')}"
+        return {"Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if self._settings.security != "2" or self._secret is None:
+            return True
+        context = ssl.create_default_context(cadata=self._secret("certificate"))
+        context.check_hostname = False  # the certificate is for the street, the address for this machine
+        return context
+
+    async def _pause(self, shortest: float, longest: float) -> None:
+        await asyncio.sleep(self._dice.uniform(shortest, longest) / self._pace)

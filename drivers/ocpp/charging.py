@@ -90,6 +90,8 @@ class Charging:
                 "meter_start": meter,
                 "authorised": told["status"],
             }
+            if payload.get("reservationId") is not None:
+                more["reservation"] = codec.whole(payload, "reservationId", remarks)
             event = self._event("transaction_begin", f"{self._device.id} has begun to charge.", more, time)
             changed, forgotten = self._ledger.begin(begun, digest("StartTransaction", payload))
             state |= changed | self._cards.unsaved() | {_key(self._device, connector): register.begun(meter).stored()}

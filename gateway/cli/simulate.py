@@ -3,9 +3,13 @@
 import argparse
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.cli import add_site, add_state
+from gateway.errors import ConfigError
+from gateway.load import NotFoundError, scenario
 from gateway.simulate import Simulation
 from gateway.site import Credentials, Site, load
 
@@ -22,6 +26,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--produced", type=Path, metavar="FILE", help="keep the number of values produced by each device here"
     )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="LINK=FILE",
+        help="what happens at the far end of a link: cars, quirks, a network that fails (docs/ocpp.md)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _play(site: Site, args: argparse.Namespace) -> None:
-    simulation = Simulation(site, Credentials.beside(args.site, args.secrets), args.state / "addresses.json")
+    credentials = Credentials.beside(args.site, args.secrets)
+    simulation = Simulation(site, credentials, args.state / "addresses.json", _scenarios(site, args.scenario))
     await simulation.start(args.out)
     print(f"{len(site.devices)} devices on {len(site.links)} links. Run: lampione run {args.out} --state {args.state}")
     loop = asyncio.get_running_loop()
@@ -49,3 +61,17 @@ async def _play(site: Site, args: argparse.Namespace) -> None:
     await asyncio.wait([playing])
     if args.produced:
         simulation.tell(args.produced)
+
+
+def _scenarios(site: Site, written: Sequence[str]) -> dict[str, Any]:
+    """By link. ConfigError: no such link, or no scenarios there."""
+    found = {}
+    for one in written:
+        name, _, file = one.partition("=")
+        if name not in site.links or not file:
+            raise ConfigError(f"--scenario {one}: write LINK=FILE, with one of {', '.join(site.links)}.")
+        try:
+            found[name] = scenario(site.links[name].driver, Path(file))
+        except NotFoundError as error:
+            raise ConfigError(f"--scenario {one}: {error.why}. {error.fix}") from None
+    return found

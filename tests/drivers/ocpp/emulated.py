@@ -6,7 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from drivers.ocpp.emulator import USUAL, Emulator
+from drivers.ocpp.charge_point import USUAL
+from drivers.ocpp.emulator import Emulator
 from tests.drivers.ocpp.chargers import SECRETS, Gateway
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drivers.ocpp.charge_point import Charge
+from drivers.ocpp.charge import Charge
 from drivers.ocpp.connection import RefusedError
+from drivers.ocpp.scenario import Car
 from gateway.errors import ConfigError, StorageError
 from gateway.model import Lane, Reading
 from gateway.testing import Recorder
@@ -86,20 +87,58 @@ async def test_a_charger_does_what_it_is_triggered_to_do() -> None:
         assert told["configurationKey"] == [{"key": "HeartbeatInterval", "readonly": False, "value": "1"}]
         assert told["unknownKey"] == ["Colour"]
         with pytest.raises(RefusedError, match="NotSupported"):
-            await line.call("Reset", {"type": "Soft"})
+            await line.call("UpdateFirmware", {"location": "ftp://x", "retrieveDate": "2026-11-22T10:00:00Z"})
         point = emulator.points["cp-1/evse"]
         await until(lambda: point.values == len([one for one in recorder.readings if one.value is not None]))
 
 
 def test_a_car_takes_no_more_than_it_is_offered_and_nothing_below_six_amperes() -> None:
-    charge = Charge(Random(1), 32.0, 3, 0)
+    charge = Charge(Random(1), 32.0, 3, 0, Car.model_validate({"takes": "32 A", "battery": "77 kWh"}))
     for limit in (16.0, 10.0, 6.0, None):
-        charge.advance(60, limit)
-        assert 0 < charge.amps <= (limit or 32)
-        assert charge.gained == pytest.approx(charge.amps * 230 * 3 / 60)
+        for _ in range(5):
+            charge.advance(1, limit)
+            assert 0 < charge.amps <= (limit or 32)
+            assert charge.gained == pytest.approx(charge.amps * 230 * 3 / 3600)
+        assert charge.amps >= 0.96 * (limit or 32)
+        assert charge.status == "Charging"
     for limit in (5.9, 0.0):
         charge.advance(60, limit)
-        assert (charge.amps, charge.gained) == (0, 0)
+        assert (charge.amps, charge.gained, charge.status) == (0, 0, "SuspendedEVSE")
+
+
+def test_a_car_rises_in_steps_and_follows_down_at_once() -> None:
+    charge = Charge(Random(1), 32.0, 3, 0, Car.model_validate({"takes": "32 A"}))
+    risen = []
+    for _ in range(4):
+        charge.advance(1, 32)
+        risen.append(charge.amps)
+    assert risen == sorted(risen)
+    assert risen[0] == 14 < risen[1] == 22 < risen[2]
+    charge.advance(0.1, 8)
+    assert charge.amps <= 8
+
+
+def test_a_battery_that_fills_takes_less_and_then_nothing() -> None:
+    charge = Charge(
+        Random(1), 32.0, 3, 0, Car.model_validate({"takes": "16 A", "battery": "20 kWh", "charged": "70 %"})
+    )
+    taken = []
+    for _ in range(120):
+        charge.advance(60, None)
+        taken.append(charge.amps)
+    assert taken[0] > 15
+    assert 5.7 < min(amps for amps in taken if amps) < 8
+    assert (taken[-1], charge.status) == (0, "SuspendedEV")
+    assert 80 < charge.soc <= 100
+
+
+def test_a_car_of_one_phase_loads_one() -> None:
+    charge = Charge(Random(1), 32.0, 3, 0, Car.model_validate({"takes": "16 A", "phases": 1}))
+    charge.advance(10, None)
+    told = {(one["measurand"], one.get("phase")): one["value"] for one in charge.samples(1000.0)}
+    assert float(told["Current.Import", "L1"]) > 15
+    assert (told["Current.Import", "L2"], told["Current.Import", "L3"]) == ("0.00", "0.00")
+    assert float(told["Power.Active.Import", None]) == pytest.approx(charge.amps * 0.23, abs=0.001)
 
 
 async def test_chargers_over_tls() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from drivers.ocpp.emulator import ChargePoint
+    from drivers.ocpp.charge_point import ChargePoint
 
 UNIT = "ChargingScheduleAllowedChargingRateUnit"
 

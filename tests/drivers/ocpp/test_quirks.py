@@ -11,11 +11,13 @@ import pytest
 
 from drivers import ocpp
 from drivers.ocpp import sessions
+from drivers.ocpp.scenario import Scenario
 from drivers.ocpp.sessions import Progress, Register
 from drivers.ocpp.transactions import Transaction
 from gateway import profile
+from gateway.errors import CommandError
 from gateway.testing import Recorder
-from tests.drivers.ocpp.chargers import connect, gateway, limit, make_device, make_settings
+from tests.drivers.ocpp.chargers import GENERIC, connect, gateway, limit, make_device, make_settings
 from tests.drivers.ocpp.emulated import emulated
 
 if TYPE_CHECKING:
@@ -61,6 +63,30 @@ async def test_a_charger_that_obeys_only_watts_is_never_asked(session: aiohttp.C
         _, message_id, *_ = await charger.receive()
         await charger.send([4, message_id, "NotSupported", "", {}])
         assert (await order).now == {"amps": 10}
+
+
+@pytest.mark.parametrize(
+    ("quirk", "keys", "unknown", "known"),
+    [
+        ("steps_only", {"steps": ["6 A", "8 A", "10 A"]}, None, 8),
+        ("whole_amps", {"whole_amps": True}, 9.5, 9),  # unknown, it is told watts
+    ],
+)
+async def test_a_quirk_is_met_by_its_profile(
+    quirk: str, keys: dict[str, Any], unknown: float | None, known: float
+) -> None:
+    tree = GENERIC.model_dump(exclude={"examples", "refusals"}, exclude_none=True)
+    fitting = replace(make_device(), profile=ocpp.Profile.model_validate({**tree, **keys}))
+    odd = Scenario.model_validate({"quirks": [quirk], "visits": False})
+    for device, amps in ((make_device(), unknown), (fitting, known)):
+        recorder = Recorder()
+        async with gateway(recorder, devices=[device]) as running, emulated(running, scenario=odd):
+            await recorder.until(lambda found: any(event.kind == "charger_booted" for event in found.events))
+            if amps is None:
+                with pytest.raises(CommandError, match=r"takes no limit of 9.5 A: it answers Rejected"):
+                    await running.driver.execute(limit(9.5))
+            else:
+                assert (await running.driver.execute(limit(9.5))).now == {"amps": amps}
 
 
 async def charges(session: aiohttp.ClientSession, device: Device, *meters: tuple[int, int]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from gateway.document import DocumentError
 from gateway.testing import Recorder
 from tests.drivers.ocpp.chargers import gateway
 from tests.drivers.ocpp.emulated import emulated
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_scenario_is_a_file(tmp_path: Path) -> None:
@@ -26,6 +23,16 @@ def test_a_scenario_is_a_file(tmp_path: Path) -> None:
     file.write_text("quirks: [sings]\n")
     with pytest.raises(DocumentError):
         scenario.read(file)
+
+
+def test_the_page_shows_a_scenario_and_every_quirk(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "ocpp.md").read_text()
+    shown = page.partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "shown.yaml"
+    file.write_text(shown)
+    assert scenario.read(file).car is not None
+    assert {line.split(":")[0] for line in shown.splitlines()} == set(Scenario.model_fields)
+    assert not [quirk for quirk in Quirk if f"`{quirk}`" not in page]
 
 
 async def test_all_quirks_at_once_over_a_network_that_loses_answers() -> None:

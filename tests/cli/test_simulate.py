@@ -1,0 +1,73 @@
+"""`lampione simulate --scenario`: what happens at the chargers of a link is a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway import load
+from gateway.cli import main
+from gateway.simulate import Simulation
+from gateway.site import Credentials
+from gateway.site import load as read_site
+from gateway.testing import Recorder
+from tests.drivers.ocpp.chargers import gateway, make_settings, of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STREET = """\
+version: 1
+gateway: {id: cab-017, tenant: milan}
+links:
+  cs: {driver: ocpp, listen: "127.0.0.1:0", security: "0", authorise: open}
+%sassets: {cp-1: {devices: {evse: {link: cs}}}}
+uplinks: {city: {uplink: mqtt, url: "mqtts://usp.example", username: u, password: secret}}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(STREET % "")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "say"),
+    [
+        ("street=x.yaml", "write LINK=FILE, with one of cs, air."),
+        ("cs", "write LINK=FILE"),
+        ("air=bad.yaml", "the emulator of `serial` plays no scenarios from a file. Leave --scenario out."),
+        ("cs=bad.yaml", "`sings`"),
+        ("cs=none.yaml", "none.yaml"),
+    ],
+)
+def test_a_scenario_that_cannot_be_played_is_2(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, written: str, say: str
+) -> None:
+    monkeypatch.chdir(site.parent)
+    site.write_text(STREET % "  air: {driver: serial, port: /dev/ttyUSB0}\n")
+    site.with_name("bad.yaml").write_text("quirks: [sings]\n")
+    assert main(["simulate", str(site), "--state", str(site.parent), "--scenario", written]) == 2
+    assert say in capsys.readouterr().err
+
+
+async def test_the_chargers_of_a_link_play_their_scenario(site: Path, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text("quirks: [unknown_words]\nvisits: false\n")
+    recorder = Recorder()
+    async with gateway(recorder, make_settings(security="0", authorise="open", tags=None)) as running:
+        addresses = tmp_path / "addresses.json"
+        addresses.write_text(json.dumps({"links.cs": running.address}))
+        scenarios = {"cs": load.scenario("ocpp", file)}
+        simulation = Simulation(read_site(site), Credentials.beside(site), addresses, scenarios)
+        await simulation.start(tmp_path / "running.yaml")
+        playing = asyncio.create_task(simulation.run())
+        await recorder.until(lambda found: bool(of(found, "connector_fault")))
+        playing.cancel()
+        await asyncio.wait([playing])
+    assert of(recorder, "connector_fault")[0].more["error"] == "Error"
