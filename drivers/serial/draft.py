@@ -5,12 +5,17 @@ first where the capture begins in the middle of a frame: the maker's table decid
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from drivers.serial.checksum import NAMED, SUMS, is_good
-from drivers.serial.words import Checksum
+from pydantic import TypeAdapter
+
+from drivers.serial.arithmetic import measured
+from drivers.serial.checksum import NAMED, SUMS, is_good, sealed
+from drivers.serial.layouts import Csv, GarbledError, Json, KeyValues, Nmea, TextLayout
+from drivers.serial.words import Checksum, Place
 
 MIN_FRAMES = 3
 LONGEST = 256
@@ -42,79 +47,95 @@ silence: 10s
 
 # Text
 
+NMEA = Checksum(algorithm="xor8", over=(0, -3), at=-2, encoding="hex")
+Numbers = dict[Place, tuple[float, str]]
+"""Where a number stands -> the number, and the letter behind it."""
+
 
 def _lines(capture: bytes) -> list[bytes]:
     """Whole lines with their ends, where the capture is text; the first and last may be torn and are left out."""
     end = b"\r\n" if b"\r\n" in capture else b"\n" if b"\n" in capture else b"\r"
     lines = [line for line in capture.split(end)[1:-1] if line]
-    printable = sum(32 <= byte < 127 or byte in b"\r\n\t\x02\x03" for byte in capture)
+    printable = sum(32 <= byte < 127 or byte in b"\r\n\t" for byte in capture)
     if len(lines) < MIN_FRAMES or printable < 0.95 * len(capture) or max(map(len, lines)) > LONGEST:
         return []
-    return [line + end for line in lines if all(32 <= byte < 127 or byte in b"\t\x02\x03" for byte in line)]
+    return [line + end for line in lines if all(32 <= byte < 127 for byte in line)]
 
 
 def _text(lines: Sequence[bytes]) -> str:
     end = b"\r\n" if lines[0].endswith(b"\r\n") else lines[0][-1:]
-    longest = max(map(len, lines))
-    first = lines[0].removesuffix(end)
-    is_nmea = all(line[:1] in b"$!" and line.removesuffix(end)[-3:-2] == b"*" for line in lines)
-    frame = "frame:\n  type: delimited\n"
-    if is_nmea:
-        frame += "  start: 24\n"
-    frame += f"  end: {end.hex(' ')}\n  max_length: {min(4096, 2 * longest)}\n"
-    if is_nmea:
-        frame += "  checksum: {algorithm: xor8, over: [0, -3], at: -2, encoding: hex}\n"
-        words = first[1:-3].decode().split(",")
-        return frame + _nmea(words, lines)
-    if first.startswith(b"{"):
-        keys = [key for key, value in json.loads(first).items() if isinstance(value, int | float)]
-        points = "".join(f'  {_slug(key)}: {{quantity: x_{_slug(key)}, unit: "1", at: {key}}}\n' for key in keys)
-        return f"{frame}layout: {{type: json}}\n\npoints:\n{points}\n" + _text_examples(lines, _slug(keys[0]))
-    words = first.decode().split(",")
-    numbers = [at for at, word in enumerate(words) if _is_number(word)]
-    if not numbers:
-        raise DraftError("the lines hold no numbers between commas")
-    points = "".join(f'  value_{at}: {{quantity: x_value, unit: "1", part: "{at}", at: {at}}}\n' for at in numbers)
-    same = [line for line in lines if len(line.split(b",")) == len(words)]
-    layout = f"layout: {{type: csv, columns: {len(words)}}}\n"
-    return f"{frame}{layout}\npoints:\n{points}\n" + _text_examples(same, f"value_{numbers[0]}", numbers[0])
+    texts = [line.removesuffix(end).decode() for line in lines]
+    frame = f"frame:\n  type: delimited\n  end: {end.hex(' ')}\n  max_length: {2 * max(map(len, lines))}\n"
+    sentences = [one[1:-3] for one in texts if one.startswith("$") and is_good(NMEA, one[1:].encode())]
+    if len(sentences) >= MIN_FRAMES:
+        frame += "  start: 24\n  checksum: {algorithm: xor8, over: [0, -3], at: -2, encoding: hex}\n"
+        texts = sentences
+    for written, layout in _layouts(texts):
+        found = _alike([(text, _numbers(layout, text)) for text in texts])
+        if len(found) >= MIN_FRAMES:
+            return frame + _profile_of(written, found, end.decode(), is_nmea=texts is sentences)
+    raise DraftError("no numbers stand at the same places in its lines")
 
 
-def _nmea(words: Sequence[str], lines: Sequence[bytes]) -> str:
-    sentence = words[0][-3:]
-    numbers = [at for at, word in enumerate(words) if at and _is_number(word)]
-    points = "".join(
-        f'  value_{at}: {{quantity: x_value, unit: "1", part: "{at}", at: {sentence}.{at}}}\n' for at in numbers
-    )
-    if not numbers:
-        raise DraftError(f"the {sentence} sentence holds no numbers")
-    head = f"layout: {{type: nmea}}\nmessages:\n  reading: {{when: {{-3: 2a}}, like: '^..{sentence},'}}\n"
-    head += "  other: {when: {-3: 2a}, means: other}\n"
-    same = [line for line in lines if line[3:6] == sentence.encode()]
-    return f"{head}\npoints:\n{points}\n" + _text_examples(same, f"value_{numbers[0]}", numbers[0])
+def _layouts(texts: Sequence[str]) -> Iterator[tuple[str, TextLayout]]:
+    """What the lines may be, the strictest first."""
+    yield "type: nmea", Nmea(type="nmea")
+    yield "type: json", Json(type="json")
+    for separator in ",; ":
+        yield f'type: key_values, separator: "{separator}"', KeyValues(type="key_values", separator=separator)
+    for separator in ",; ":
+        columns = max(Counter(text.count(separator) + 1 for text in texts).items(), key=lambda one: one[::-1])[0]
+        if columns > 1:
+            written = f'type: csv, separator: "{separator}", columns: {columns}'
+            yield written, Csv(type="csv", separator=separator, columns=columns)
+    for kind, like, more in (
+        ("series", r"[+-][0-9]+(?:[.][0-9]+)?", {"skip": 1}),
+        ("expression", r"[^0-9.+-]*(?P<value>[+-]?[0-9]+(?:[.][0-9]+)?)[^0-9]*", {}),
+    ):
+        tree = {"type": kind, "like": like, **more}
+        written = ", ".join(f"{key}: '{value}'" if key == "like" else f"{key}: {value}" for key, value in tree.items())
+        yield written, TypeAdapter[TextLayout](TextLayout).validate_python(tree)
 
 
-def _text_examples(lines: Sequence[bytes], slug: str, column: int | None = None) -> str:
-    shown = ""
-    for line in lines[:SHOWN]:
-        text = line.decode("latin-1")
-        body = text.strip().partition("*")[0]
-        value = json.loads(text)[slug] if column is None else float(body.split(",")[column])
-        shown += f"  - received: {{text: {json.dumps(text)}}}\n    expect: {{{slug}: {value:.12g} 1}}\n"
-        shown += "    origin: capture\n"
-    return "examples:\n" + shown
-
-
-def _is_number(word: str) -> bool:
+def _numbers(layout: TextLayout, text: str) -> Numbers:
+    if isinstance(layout, Nmea) and not text[:5].isalpha():
+        return {}
     try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+        found = layout.split(text)
+    except GarbledError:
+        return {}
+    words = found.items() if isinstance(found, dict) else enumerate(found)
+    numbers = {place: measured(word) for place, word in words}
+    return {place: one for place, one in numbers.items() if one and math.isfinite(one[0])}
 
 
-def _slug(key: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in key.lower())
+def _alike(found: Sequence[tuple[str, Numbers]]) -> list[tuple[str, Numbers]]:
+    """Those with numbers and letters where most have them."""
+
+    def shape(one: tuple[str, Numbers]) -> tuple[tuple[Place, str], ...]:
+        return tuple((place, letter) for place, (_, letter) in one[1].items())
+
+    usual = max(Counter(map(shape, found)).items(), key=lambda one: (bool(one[0]), one[1]))[0]
+    return [one for one in found if usual and shape(one) == usual]
+
+
+def _profile_of(layout: str, found: Sequence[tuple[str, Numbers]], end: str, *, is_nmea: bool) -> str:
+    text, numbers = found[0]
+    kinds = ""
+    if is_nmea:
+        reading = f"when: {{-3: 2a}}, like: '^{text.partition(',')[0]},'"
+        kinds = f"messages:\n  reading: {{{reading}}}\n  other: {{when: {{-3: 2a}}, means: other}}\n"
+    points = examples = ""
+    for number, (place, (_, letter)) in enumerate(numbers.items()):
+        units = f', units: {{{json.dumps(letter)}: "1"}}' if letter else ""
+        stands = f'part: "{number}", at: {json.dumps(place)}'
+        points += f'  value_{number}: {{quantity: x_value, unit: "1", {stands}{units}}}\n'
+    for line, values in found[:SHOWN]:
+        whole = f"${sealed(NMEA, f'{line}*00'.encode()).decode()}" if is_nmea else line
+        expect = ", ".join(f"value_{number}: {value:.12g} 1" for number, (value, _) in enumerate(values.values()))
+        examples += f"  - received: {{text: {json.dumps(whole + end)}}}\n"
+        examples += f"    expect: {{{expect}}}\n    origin: capture\n"
+    return f"layout: {{{layout}}}\n{kinds}\npoints:\n{points}\nexamples:\n{examples}"
 
 
 # Bytes

@@ -10,7 +10,7 @@ from drivers.serial.words import Pattern, Place
 from gateway.document import Mistake
 from gateway.fields import Whole, Written
 
-Found = Sequence[str] | dict[Place, str]
+Found = Sequence[str] | dict[str, str]
 """The words of a text, by column or by key."""
 
 
@@ -21,7 +21,7 @@ class GarbledError(ValueError):
 def word(found: Found, place: Place) -> str | None:
     """The word at `place`; None where the text has none."""
     if isinstance(found, dict):
-        return found.get(place)
+        return found.get(str(place))
     try:
         return found[int(place)]
     except (IndexError, ValueError):
@@ -62,7 +62,7 @@ class KeyValues(Written):
     equals: Annotated[str, Field(min_length=1, max_length=1)] = "="
 
     def split(self, text: str) -> Found:
-        found: dict[Place, str] = {}
+        found: dict[str, str] = {}
         for one in text.split(self.separator):
             key, equals, value = (part.strip() for part in one.partition(self.equals))
             if not equals and not found:
@@ -74,9 +74,9 @@ class KeyValues(Written):
 
     def put(self, text: str, place: Place, value: str) -> str:
         words = text.split(self.separator)
-        return self.separator.join(
-            f"{place}{self.equals}{value}" if one.partition(self.equals)[0].strip() == place else one for one in words
-        )
+        keys = [one.partition(self.equals)[0].strip() for one in words]
+        words[keys.index(str(place))] = f"{place}{self.equals}{value}"
+        return self.separator.join(words)
 
 
 class Nmea(Written):

@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baud", metavar="N", help="bits per second (the profile's, else 9600)")
     parser.add_argument("--format", metavar="F", help="data bits, parity, stop bits (the profile's, else 8N1)")
     parser.add_argument("--ask", action="store_true", help="send the questions of a profile that is polled")
+    parser.add_argument("--address", metavar="A", help="the sensor's, where its profile shares the wire (with --ask)")
     parser.add_argument("--seconds", type=float, metavar="S", help="end after so many (else with Ctrl-C)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the bytes, for `lampione profiles new`")
     parser.add_argument(
@@ -46,13 +49,18 @@ def run(args: argparse.Namespace) -> int:
     line = profile.line if profile else Line(baud=9600)
     watched = Watched(profile)
     print(f"{'s':>8}  {'bytes':{3 * WIDTH - 1}}  {'text':{WIDTH}}  frames and values")
-    if args.save:
-        with args.save.open("wb") as file:
-            asyncio.run(_watch(settings, line, watched, args, file))
-    else:
-        asyncio.run(_watch(settings, line, watched, args, None))
+    with _saving(args.save) as file, contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_watch(settings, line, watched, args, file))
     print(watched.summary(), file=sys.stderr)
     return 0 if watched.count else 1
+
+
+def _saving(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    """The file that keeps the bytes. ConfigError: it cannot be written."""
+    try:
+        return path.open("wb") if path else contextlib.nullcontext()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}. Choose another with --save.") from None
 
 
 async def _watch(
@@ -60,44 +68,57 @@ async def _watch(
 ) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
+    questions = _questions(watched.profile, args.address) if args.ask and watched.profile else iter(())
     async with transport.opened("monitor", settings, line) as wire:
-        asking = loop.create_task(_ask(wire, watched.profile)) if args.ask and watched.profile else None
-        try:
+        due = began
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(args.seconds):
                 while True:
-                    for row in watched.rows(loop.time() - began, received := await _some(wire, watched.framer)):
+                    if loop.time() >= due:
+                        due = await _ask(wire, line, questions)
+                    received = await _some(wire, watched.framer, due)
+                    if received is None:
+                        continue
+                    for row in watched.rows(loop.time() - began, received):
                         print(row, flush=True)
                     if file:
                         file.write(received)
-        except TimeoutError:
-            pass
-        finally:
-            if asking:
-                asking.cancel()
 
 
-async def _some(wire: transport.Wire, framer: Framer | None) -> bytes:
-    """What comes next; nothing, where a silence ends a frame."""
+async def _some(wire: transport.Wire, framer: Framer | None, until: float) -> bytes | None:
+    """What comes next; nothing, where a silence ends a frame; None: it is `until` (loop time)."""
     gap = framer.gap if framer else None
-    reading = wire.read()
-    if gap is None:
-        return await reading
+    quiet_at = math.inf if gap is None else asyncio.get_running_loop().time() + gap
     try:
-        async with asyncio.timeout(gap):
-            return await reading
+        async with asyncio.timeout_at(min(quiet_at, until)):
+            return await wire.read()
     except TimeoutError:
-        return b""
+        return b"" if quiet_at <= until else None
 
 
-async def _ask(wire: transport.Wire, profile: SerialProfile) -> None:
-    for name in profile.dialogue.init:
-        await wire.write(profile.commands[name].send, 1)
-        await asyncio.sleep(max(profile.dialogue.gap, 0.1))
-    while True:
-        for name in profile.dialogue.poll:
-            await wire.write(profile.commands[name].send, 1)
-            await asyncio.sleep(max(profile.commands[name].wait, profile.dialogue.gap, 0.1))
-        await asyncio.sleep(profile.cadence)
+async def _ask(wire: transport.Wire, line: Line, questions: Iterator[tuple[bytes, float]]) -> float:
+    """When (loop time) the next question is due."""
+    sent, pause = next(questions, (b"", math.inf))
+    if sent:
+        if line.wakes:
+            await wire.wake(line.wakes)
+        await wire.write(sent, 1)
+    return asyncio.get_running_loop().time() + pause
+
+
+def _questions(profile: SerialProfile, address: str | None) -> Iterator[tuple[bytes, float]]:
+    """What to send and how long to wait behind it: first `init`, then a `poll` in each cadence."""
+    codec, dialogue = Codec(profile), profile.dialogue
+
+    def said(names: Sequence[str], rest: float) -> Iterator[tuple[bytes, float]]:
+        for name in names:
+            command = profile.commands[name]
+            pause = max(command.wait, dialogue.gap, 0.1)
+            yield codec.addressed(command.send, address), pause + (rest if name == names[-1] else 0.0)
+
+    yield from said(dialogue.init, 0.0)
+    while dialogue.poll:
+        yield from said(dialogue.poll, profile.cadence)
 
 
 def _profile(name: str, site: Path) -> SerialProfile:

@@ -1,6 +1,9 @@
 """`lampione monitor` on a pty, and `lampione profiles new` from what it saved."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import tty
@@ -10,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from drivers.serial import Profile
+from drivers.serial.codec import Codec
 from drivers.serial.draft import DraftError, draft
 from gateway import document, load
 from gateway.cli import main
+from gateway.site.read import shipped_profiles
 
 SDS011 = bytes.fromhex("aa c0 06 00 06 00 58 d9 3d ab aa c0 09 00 09 00 58 d9 43 ab aa c0 7b 00 c8 01 58 d9 75 ab")
 
@@ -85,6 +91,62 @@ def test_silence_and_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "is for ocpp" in capsys.readouterr().err
 
 
+@contextmanager
+def answering(question: bytes, answer: bytes) -> Iterator[str]:
+    """A port where `answer` follows on `question`, and silence on anything else."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    name = os.ttyname(slave)
+
+    def answer_once() -> None:
+        heard = b""
+        while question not in heard:
+            try:
+                heard += os.read(master, 64)
+            except OSError:  # nobody has opened it yet
+                time.sleep(0.01)
+        os.write(master, answer)
+
+    thread = threading.Thread(target=answer_once, daemon=True)
+    thread.start()
+    os.close(slave)
+    try:
+        yield name
+    finally:
+        thread.join(5)
+        os.close(master)
+
+
+def test_a_sensor_that_only_answers_is_asked_at_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = load.profile(document.read(shipped_profiles() / "lufft-umb.yaml"), "lufft-umb")
+    assert isinstance(profile, Profile)
+    codec = Codec(profile)
+    question = codec.addressed(profile.commands["read_temperature"].send, "0x7002")
+    answer = codec.answering(profile.examples[0].received, "0x7002")
+    with answering(question, answer) as port:
+        words = ["monitor", "--raw", port, "--profile", "lufft-umb", "--ask", "--address", "0x7002", "--seconds", "0.6"]
+        assert main(words) == 0
+    assert "temperature = 23.5 Cel" in capsys.readouterr().out
+
+
+def test_it_sums_up_when_it_is_interrupted() -> None:
+    with speaking(SDS011[:10]) as port:
+        words = [sys.executable, "-m", "gateway", "monitor", "--raw", port, "--profile", "nova-sds011"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            while "pm25" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "frames, 0 stray bytes." in said
+
+
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["monitor", "--raw", "/dev/null", "--save", str(tmp_path / "none" / "x.bin")]) == 2
+    assert "Choose another with --save." in capsys.readouterr().err
+
+
 def test_from_capture_to_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = tmp_path / "saved.bin"
     with speaking(SDS011) as port:
@@ -104,9 +166,15 @@ def test_from_capture_to_profile(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 GPS = b"$GPGGA,184353.07,1929.045,S,02410.506,E,1,04,2.6,100.00,M,-33.9,M,,0000*6D\r\n"
 DRAFTS = {
-    "a plain line": (b"21.5,40.1,1013\r\n21.6,40.0,1013\r\n" * 4, "layout: {type: csv, columns: 3}"),
-    "NMEA": (GPS * 5, "at: GGA.9}"),
-    "JSON": (b'{"speed": 1.5, "unit": "x"}\n' * 6, "at: speed}"),
+    "a plain line": (b"21.5,40.1,1013\r\n21.6,40.0,1013\r\n" * 4, 'layout: {type: csv, separator: ",", columns: 3}'),
+    "NMEA": (GPS * 5, 'at: "GGA.9"'),
+    "one sentence of several": (GPS * 5 + b"$GPGSV,1,1,00*79\r\n" * 2, "like: '^GPGGA,'"),
+    "Vaisala, with letters": (b"0R2,Ta=16.1C,Ua=79.3P\r\n" * 5, 'at: "Ua", units: {"P": "1"}'),
+    "numbers as keys": (b"1=94\n2=5\n" * 5, "type: key_values"),
+    "SDI-12": (b"0+12.5-3\r\n" * 5, "type: series"),
+    "a letter and a number": (b"R0480 \r" * 5, "type: expression"),
+    "a torn line among them": (b"1,2\n" * 5 + b"7\n" + b"1,2\n" * 5, "columns: 2"),
+    "JSON": (b'{"speed": 1.5, "unit": "x"}\n' * 6, 'at: "speed"'),
     "Plantower": (
         bytes.fromhex("424d001c000000080008000000080008 00d20046002d001e00000000970002c5") * 6,
         "checksum: {algorithm: sum16, over: [0, 30], at: 30}",
@@ -123,7 +191,9 @@ def test_a_draft_recognises(capture: bytes, said: str) -> None:
     assert load.profile(document.parse(text, "acme-thing.yaml"), "acme-thing").profile == "acme-thing/1"
 
 
-@pytest.mark.parametrize("capture", [b"", b"x" * 9, os.urandom(300), b"hello\r\n" * 9, b"\x00" * 500])
+@pytest.mark.parametrize(
+    "capture", [b"", b"x" * 9, os.urandom(300), b"hello\r\n" * 9, b"\x00" * 500, b'{"a": "x"}\n' * 9]
+)
 def test_noise_is_no_profile(capture: bytes) -> None:
     with pytest.raises(DraftError):
         draft("acme-thing", capture, 9600)
