@@ -22,7 +22,7 @@ from gateway.errors import StorageError
 from gateway.lending import Lending, Wire
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
 from gateway.notify import Notifier
-from gateway.ports import Driver, Emit, Link, Platform, Uplink
+from gateway.ports import Doorkeeper, Driver, Emit, Link, Platform, Uplink
 from gateway.profile import DeviceKeys
 from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
 from gateway.status import Status
@@ -158,6 +158,8 @@ class Gateway:
             self._wires[site_link.name] = Wire(site_link.name, site_link.settings, driver, link.alive)
             for device in site_link.devices:
                 reaches[device.id] = Reach(device, partial(self.status.is_reachable, device.id), driver.execute)
+        doors = [driver for driver in self._drivers.values() if isinstance(driver, Doorkeeper)]
+        self.status.strangers = lambda: [stranger for door in doors for stranger in door.strangers()]
         state = self.buffer.state("commands/")
         return Commands(reaches, self._noting(state.emit), state, self.clock)
 
