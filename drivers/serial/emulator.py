@@ -14,41 +14,18 @@ import shutil
 import tempfile
 import tty
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
 from drivers.serial.frames import DelimitedFrame, IdleFrame, SyncedFrame
 from drivers.serial.framing import wrapped
 from drivers.serial.played import Played
-from drivers.serial.scenario import Scenario
+from drivers.serial.scenario import Fault, Play, Scenario
 from drivers.serial.settings import Settings
 from gateway.model import Device
 
 TICK = 0.02
 """Seconds between two looks whether somebody is there: without, a pty's descriptor cannot be waited for."""
-
-
-class Fault(StrEnum):
-    GARBAGE = "garbage"
-    """Random bytes before each good frame."""
-    SPLIT = "split"
-    """Each good frame in several pieces."""
-    MERGED = "merged"
-    """Good frames two at a time."""
-    CHECKSUM = "checksum"
-    """Every second frame is damaged."""
-    TRUNCATED = "truncated"
-    """Each good frame comes directly behind the first bytes of another one."""
-    SYNC_INSIDE = "sync_inside"
-    """The sync's bytes stand where the first value does; in text, inside a line that is cut short."""
-    WARM_UP = "warm_up"
-    """It says that it is starting, in its own way; if it has none, every value is zero."""
-    SILENCE = "silence"
-    UNPLUG = "unplug"
-    """The port hangs up and its name is gone, until the fault ends."""
-    STUCK = "stuck"
-    """The same values for ever."""
 
 
 class Emulator:
@@ -60,6 +37,7 @@ class Emulator:
         devices: Sequence[Device],
         address: str | None,
         secret: Callable[[str], str] | None = None,
+        scenario: Play | None = None,
     ) -> None:
         del settings, address, secret  # a pty has no line parameters, is opened by name, and needs no credential
         self._played = [Played(device) for device in devices]
@@ -67,7 +45,8 @@ class Emulator:
         self._frame = self._first.profile.frame
         self._dice = random.Random(self._first.device.id)
         self.cadence = self._first.profile.cadence
-        self.scenario = Scenario.TRAFFIC
+        self._play = scenario or Play()
+        self.scenario: Scenario = self._play.hours
         self._fault: Fault | None = None
         self._master: int | None = None
         self._folder: Path | None = None
@@ -79,6 +58,8 @@ class Emulator:
         """Plug in; the port's name stays the same however often it is unplugged."""
         self._folder = Path(tempfile.mkdtemp(prefix="lampione-"))
         self._plug()
+        if self._play.fault:
+            self.fault(self._play.fault)
         return {"port": str(self._name)}
 
     async def run(self) -> None:

@@ -1,7 +1,11 @@
-"""Hours in a street, as values: what an emulated sensor measures. In canonical units."""
+"""Hours in a street, as values: what an emulated sensor measures, in canonical units; and what may go wrong with it."""
 
 import math
 from enum import StrEnum
+from pathlib import Path
+
+from gateway import document
+from gateway.fields import Written
 
 DAY = 86_400.0
 RAIN = 18.0
@@ -15,6 +19,41 @@ class Scenario(StrEnum):
     """A front passes: wind rises and turns, it rains, pressure and temperature fall."""
     NIGHT = "night"
     """From midnight: dark, cool, still, clean."""
+
+
+class Fault(StrEnum):
+    GARBAGE = "garbage"
+    """Random bytes before each good frame."""
+    SPLIT = "split"
+    """Each good frame in several pieces."""
+    MERGED = "merged"
+    """Good frames two at a time."""
+    CHECKSUM = "checksum"
+    """Every second frame is damaged."""
+    TRUNCATED = "truncated"
+    """Each good frame comes directly behind the first bytes of another one."""
+    SYNC_INSIDE = "sync_inside"
+    """The sync's bytes stand where the first value does; in text, inside a line that is cut short."""
+    WARM_UP = "warm_up"
+    """It says that it is starting, in its own way; if it has none, every value is zero."""
+    SILENCE = "silence"
+    UNPLUG = "unplug"
+    """The port hangs up and its name is gone, until the fault ends."""
+    STUCK = "stuck"
+    """The same values for ever."""
+
+
+class Play(Written):
+    """What an emulated sensor does."""
+
+    hours: Scenario = Scenario.TRAFFIC
+    fault: Fault | None = None
+    """From the first frame on."""
+
+
+def read(path: Path) -> Play:
+    """What a YAML file says. DocumentError with every mistake."""
+    return document.check(document.read(path), Play)
 
 
 _BEGINS = {Scenario.TRAFFIC: 8 * 3600.0, Scenario.WEATHER: 14 * 3600.0, Scenario.NIGHT: 0.0}

@@ -41,7 +41,7 @@ def site(tmp_path: Path) -> Path:
     [
         ("street=x.yaml", "write LINK=FILE, with one of cs, air."),
         ("cs", "write LINK=FILE"),
-        ("air=bad.yaml", "the emulator of `serial` plays no scenarios from a file. Leave --scenario out."),
+        ("air=bad.yaml", "the emulator of `modbus` plays no scenarios from a file. Leave --scenario out."),
         ("cs=bad.yaml", "`sings`"),
         ("cs=none.yaml", "none.yaml"),
     ],
@@ -50,7 +50,7 @@ def test_a_scenario_that_cannot_be_played_is_2(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, written: str, say: str
 ) -> None:
     monkeypatch.chdir(site.parent)
-    site.write_text(STREET % "  air: {driver: serial, port: /dev/ttyUSB0}\n")
+    site.write_text(STREET % "  air: {driver: modbus, host: 127.0.0.1}\n")
     site.with_name("bad.yaml").write_text("quirks: [sings]\n")
     assert main(["simulate", str(site), "--state", str(site.parent), "--scenario", written]) == 2
     assert say in capsys.readouterr().err

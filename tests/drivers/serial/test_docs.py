@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from drivers.serial import dialogue, frames, layouts, point, settings, words
+from drivers.serial import dialogue, frames, layouts, point, scenario, settings, words
 from gateway import document, load
 from gateway.profile import Profile, ProfilePoint
 
@@ -55,7 +55,7 @@ def test_every_key_is_shown_in_a_tested_example() -> None:
 
 
 def test_every_word_of_the_language_is_on_the_page() -> None:
-    listed = {str(one) for one in dialogue.Meaning}
+    listed = {str(one) for words_ in (dialogue.Meaning, scenario.Fault, scenario.Scenario) for one in words_}
     for model, field in (
         (words.Checksum, "algorithm"),
         (words.Checksum, "encoding"),

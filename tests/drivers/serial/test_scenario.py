@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drivers.serial import driver
-from drivers.serial.scenario import DAY, Scenario, level
+from drivers.serial.emulator import Emulator
+from drivers.serial.scenario import DAY, Fault, Play, Scenario, level, read
+from gateway.document import DocumentError
 from gateway.model import Quality
 from tests.drivers.serial.bus import Bus, true
 
@@ -110,3 +113,27 @@ def test_the_dark_is_zero_and_not_silence(told: Told) -> None:
     light = told("davis-vantage", Scenario.NIGHT, 2)["solar"]
     assert len(light) > 20
     assert set(light) == {0.0}
+
+
+def test_a_file_says_what_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "storm.yaml"
+    path.write_text("hours: weather\nfault: split\n")
+    assert read(path) == Play(hours=Scenario.WEATHER, fault=Fault.SPLIT)
+    path.write_text("hours: wether\n")
+    with pytest.raises(DocumentError, match="did you mean `weather`"):
+        read(path)
+
+
+def test_it_is_played_from_the_first_frame_on(jumped: Jumped) -> None:
+    bus = Bus(true("nova-sds011"))
+    play = Play(hours=Scenario.NIGHT, fault=Fault.SILENCE)
+    bus.emulator = Emulator(bus.settings("/dev/none"), bus.devices, None, None, play)
+
+    async def story() -> None:
+        async with bus.running():
+            await asyncio.sleep(30)
+
+    jumped(story())
+    assert bus.emulator.scenario is Scenario.NIGHT
+    assert len(bus.said("device_down")) == 1
+    assert bus.good() == []
