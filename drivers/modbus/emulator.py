@@ -18,8 +18,8 @@ from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
 from gateway.model import Device
 
 Fault = LineFault | Literal[
-    "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late", "overdue",
-    "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction",
+    "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late",
+    "overdue", "truncated", "short", "long", "wrong_function", "wrong_unit", "wrong_transaction", "no_transaction",
     "previous", "garbage", "close",
 ]  # fmt: skip
 LATE, OVERDUE = 1.5, 3.5
@@ -45,30 +45,34 @@ class _Unit:
         }
         self.told = _told(self.profile, device.id)
         """What its maker's registers say of it, by function and address."""
-        alone = [check for check in (*self.profile.match, *self.profile.verify) if check.alone]
-        self.questions = frozenset(identify.requests(self.profile, alone))
-        """(function, address, count) to which it answers what it is, not what it measures."""
+        told = [*self.profile.match, *identify.needed(self.profile)]
+        self.codes = {question: one.alone for one in told for question in identify.requests(self.profile, [one])}
+        """(function, address, count) that ask what it is, and whether it says so only there, not what it measures."""
         self.fault: Fault | None = None
         self.produced = 0
-        self.previous: tuple[int, ...] = ()
+        self.previous = b""
 
     def read(self, request: Request, now: float) -> tuple[int, ...] | int:
         """The registers asked for, or an exception code."""
         line = self.profile.line
         if not 1 <= request.count <= min(line.max_regs, 125):
             return BAD_VALUE
-        if line.pairs and (request.addr % 2 or request.count % 2):
+        asked = (request.function, request.addr, request.count)
+        if line.pairs and (request.addr % 2 or request.count % 2) and asked not in self.codes:
             return BAD_ADDRESS
         end = request.addr + request.count
-        if any(fc == request.function and low < end and high >= request.addr for fc, low, high in self.limits.forbidden):
+        if any(
+            fc == request.function and low < end and high >= request.addr for fc, low, high in self.limits.forbidden
+        ):
             return BAD_ADDRESS
         self.day.advance(now)
         whole = 0
-        end = request.addr + request.count
         words = {addr: word for addr, word in self.told.get(request.function, {}).items() if request.addr <= addr < end}
-        fields = {} if (request.function, request.addr, request.count) in self.questions else self.fields
+        fields = {} if self.codes.get(asked) else self.fields
         for slug, field in fields.items():
             if field.fc == request.function and field.addr < end and field.end > request.addr:
+                if slug in self.limits.alone and (field.addr, field.width) != (request.addr, request.count):
+                    return BAD_ADDRESS
                 whole += request.addr <= field.addr and field.end <= end
                 words.update(self._registers(slug, field))
         wanted = range(request.addr, end)
@@ -262,14 +266,16 @@ class Emulator:
             read = unit.read(request, asyncio.get_running_loop().time())
             code, words = (read, ()) if isinstance(read, int) else (0, read)
         answer = frames.refuse(request, code) if code else frames.answer(request, words)
+        previous, unit.previous = unit.previous, answer
         if unit.fault is None:
-            unit.previous = words
             return answer, None, 0.0
         hesitation = self._settings.timeout * {"late": LATE, "overdue": OVERDUE}.get(unit.fault, 0.0)
-        return _spoil(unit.fault, unit, request, words, answer), unit.fault, hesitation
+        if unit.fault == "previous":
+            return answer[:2] + previous[2:], "previous", 0.0
+        return _spoil(unit.fault, request, words, answer), unit.fault, hesitation
 
 
-def _spoil(fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], answer: bytes) -> bytes:
+def _spoil(fault: Fault, request: Request, words: tuple[int, ...], answer: bytes) -> bytes:
     match fault:
         case "silent":
             return b""
@@ -285,8 +291,6 @@ def _spoil(fault: Fault, unit: _Unit, request: Request, words: tuple[int, ...], 
             return bytes([answer[0] ^ 1]) + answer[1:]
         case "no_transaction":
             return b"\0\0" + answer[2:]
-        case "previous":
-            return frames.answer(request, unit.previous)
         case _ if fault.startswith("exception_"):
             return frames.refuse(request, int(fault.removeprefix("exception_")))
         case _:

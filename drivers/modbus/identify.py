@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Annotated, Protocol, TypeVar
 
@@ -171,10 +171,19 @@ def matches(profiles: Iterable[Known], bank: Bank) -> list[Match]:
     found = []
     for profile in profiles:
         checks = list(located(profile, profile.match))
-        if checks and all(check.holds(field, bank) for check, field in checks):
+        fit = checks and all(fits(profile, check, field, bank) for check, field in checks)
+        if fit and any(any(_read(field, bank)) for _, field in checks):  # nothing but zeros says nothing
             exact = sum(check.exact for check, _ in checks)
             found.append((exact, len(checks), Match(profile, SURE if exact else PLAUSIBLE)))
     return [match for _, _, match in sorted(found, key=lambda one: one[:2], reverse=True)]
+
+
+def fits(profile: Known, check: Check, field: Field, bank: Bank) -> bool:
+    """Whether a check of `match` holds, in either word order of a meter that has two."""
+    if check.holds(field, bank):
+        return True
+    others = {one.else_word_order for one in profile.verify} - {None}
+    return any(check.holds(replace(field, low_word_first=order == "little"), bank) for order in others)
 
 
 def needed(profile: Known) -> list[Told]:
