@@ -49,6 +49,7 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "strace": (("strace",), "strace"),
     "systemd-analyze": (("systemd-analyze",), "systemd"),
     "gcc": (("gcc",), "gcc libc6-dev"),
+    "openssl": (("openssl",), "openssl"),
     "mkfs.ext4": (("mkfs.ext4", "losetup"), "e2fsprogs mount"),
     "libmodbus": (("gcc", "/usr/include/modbus/modbus.h"), "gcc libc6-dev libmodbus-dev"),
     "chromium": (("chromium",), "chromium"),

@@ -207,6 +207,15 @@ class Gateway:
 
     async def _run_uplink(self, up: SiteUplink, inventory: Mapping[str, Json], commands: Commands) -> None:
         place = f"uplinks.{up.name}"
+        attention = ""
+
+        def warn(say: str) -> None:
+            nonlocal attention
+            if say != attention:
+                attention = say
+                self.status.uplink(up.name, connected=True, say=say)
+                log.warning("uplink_warning", uplink=up.name, say=say)
+
         platform = Platform(
             name=up.name,
             settings=up.settings,
@@ -216,6 +225,7 @@ class Gateway:
             clock=self.clock,
             alive=self.watch.alive(place),
             secret=resolver(self.site, place, self.credentials),
+            warn=warn,
         )
         version = cast("int", inventory["version"])
         told: dict[str, str] = {}
@@ -239,17 +249,20 @@ class Gateway:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(uplink.run(receive))
                 await uplink.ready()
-                self.status.uplink(up.name, connected=True)
+                self.status.uplink(up.name, connected=True, say=attention)
                 told.pop(up.name, None)
                 log.info("uplink_up", uplink=up.name)
                 await delivery.run()
 
         async def fall(say: str) -> None:
-            held, _, _ = await self.buffer.lanes[Lane.TELEMETRY].depth()
+            safe = "How many readings wait is not known."
+            with suppress(StorageError):
+                held, _, _ = await self.buffer.lanes[Lane.TELEMETRY].depth()
+                safe = f"{held:,} readings are safe."
             if say != told.get(up.name):
                 log.warning("uplink_down", uplink=up.name, say=say)
             told[up.name] = say
-            self.status.uplink(up.name, connected=False, say=f"{say} {held:,} readings are safe.")
+            self.status.uplink(up.name, connected=False, say=f"{say} {safe}")
 
         await supervise(place, connect_and_deliver, watch=self.watch, down=fall)
 
@@ -371,11 +384,11 @@ class Gateway:
 
     async def _say_last_words(self) -> None:
         """What is accepted is committed, and goes out if the platform answers."""
-        for lane in self.buffer.lanes.values():
-            with suppress(StorageError):
-                await lane.flush()
         try:
             async with asyncio.timeout(LAST_WORDS), asyncio.TaskGroup() as waits:
+                for lane in self.buffer.lanes.values():
+                    with suppress(StorageError):
+                        await lane.flush()
                 for delivery in self._deliveries.values():
                     waits.create_task(delivery.drained())
         except TimeoutError:

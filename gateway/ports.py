@@ -127,6 +127,8 @@ class Platform:
     alive: Callable[[float], None]
     secret: Callable[[str], str]
     """The credential behind a settings key, as in `Link`."""
+    warn: Callable[[str], None] = lambda _: None
+    """`warn(sentence)`: it works, and somebody must act before it does no more; an empty one takes it back."""
 
 
 class Uplink(Protocol):

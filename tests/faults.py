@@ -52,6 +52,8 @@ class FaultProxy:
         self._fault = Fault.NONE
         self._server: asyncio.Server | None = None
         self._open: set[_Connection] = set()
+        self._none_open = asyncio.Event()
+        self._none_open.set()
 
     @classmethod
     @asynccontextmanager
@@ -62,6 +64,8 @@ class FaultProxy:
             yield proxy
         finally:
             await proxy._deafen()
+            async with asyncio.timeout(5):
+                await proxy._none_open.wait()
 
     @property
     def url(self) -> str:
@@ -119,13 +123,16 @@ class FaultProxy:
             return
         connection.is_lost = self._fault is Fault.BLACK_HOLE
         self._open.add(connection)
+        self._none_open.clear()
         try:
             await connection.relay(near_reader, self._far.hostname or "", self._far.port or 0)
         except* OSError:
             pass
         finally:
-            self._open.discard(connection)
             connection.reset()
+            self._open.discard(connection)
+            if not self._open:
+                self._none_open.set()
 
 
 class _Connection:

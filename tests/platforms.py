@@ -6,8 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from gateway.batch import Batch
 from gateway.clock import SystemClock
+from gateway.errors import UplinkError
 from gateway.model import ClockState, Lane
 from gateway.ports import Platform
 from tests.brokers import GATEWAY, PASSWORDS, TENANT
@@ -56,6 +59,14 @@ def telemetry(first: int, count: int = 50, *, epoch: str = "9f2c", low: int = 1,
 async def nothing(payload: bytes, retained: bool) -> None:
     """A `Receive` for uplinks that should get no command."""
     raise AssertionError(f"an unexpected command: {payload!r}")
+
+
+async def fails(uplink: Uplink) -> str:
+    """The sentence that its `run` ends with."""
+    with pytest.raises(UplinkError) as failure:
+        async with asyncio.timeout(15):
+            await uplink.run(nothing)
+    return str(failure.value)
 
 
 @asynccontextmanager

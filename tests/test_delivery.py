@@ -322,19 +322,19 @@ def test_as_many_batches_are_under_way_as_the_platform_takes(
 ) -> None:
     monkeypatch.setattr("gateway.delivery.MAX_BYTES", 512)
     monkeypatch.setattr("gateway.delivery.BACKLOG_RATE", 1e9)
-    platform = Counting(delay=0.06, window=window)
+    platform = Counting(delay=2.0, window=window)
 
     async def act(buffer: Buffer, _: MemoryPlatform, delivery: Delivery) -> None:
         platform.cut()
         await produce(buffer, 5000, every=500)
         platform.mend()
-        await platform.until(lambda it: len(it.records) == 10_000, within=600)
+        await platform.until(lambda it: len(it.records) == 10_000, within=6000)
         assert platform.most == backlog, "a place is kept for what is live"
         said = [Event("note", "line", 60_000, "x" * 400)] * 4
         async with asyncio.TaskGroup() as tasks:
             for _ in range(100):
                 tasks.create_task(buffer.emit(said, lane=Lane.EVENT))
-        await platform.until(lambda it: len(it.records) == 10_400, within=600)
+        await platform.until(lambda it: len(it.records) == 10_400, within=6000)
         assert platform.most == window
 
     on_a_street(tmp_path, act, platform=platform)

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.batch",
         "gateway.ranges",
         "gateway.durable",
+        "gateway.certificates",
         "gateway.tty",
     ),
     (

@@ -7,9 +7,9 @@ beat, and the platform's answer to one batch.
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field
@@ -76,6 +76,19 @@ def beating(platform: Platform) -> Iterator[None]:
         yield
     finally:
         timers[0].cancel()
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run until one ends by UplinkError, which comes out as itself, not in a group."""
+    failed: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except* UplinkError as errors:
+        failed = errors.exceptions[0]
+    if failed is not None:
+        raise failed
 
 
 def receipt_of(payload: bytes, batch: Batch) -> Receipt:

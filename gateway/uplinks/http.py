@@ -5,7 +5,6 @@ and DELETE cmd/<id> says that one is journalled here. Only an uplink that may gi
 """
 
 import asyncio
-import ssl
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +16,12 @@ import structlog
 from pydantic import AfterValidator
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
+from gateway.certificates import Certificates
 from gateway.errors import REFUSED, TOO_LARGE, StorageError, UplinkError
 from gateway.fields import Duration, Secret
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
-from gateway.uplinks import UplinkKeys, address, beating, receipt_of, unreachable
+from gateway.uplinks import UplinkKeys, address, beating, receipt_of, together, unreachable
 
 PORTS = {"https": 443, "http": 80}
 WINDOW = 8
@@ -82,6 +82,7 @@ class Uplink:
         self._platform = platform
         self._settings: Settings = platform.settings
         self._root = f"{self._settings.url}/lampione/{VERSION}/{quote(platform.tenant)}/{quote(platform.gateway)}"
+        self._certificates = Certificates(self._settings.ca)
         self._session: aiohttp.ClientSession | None = None
         self._token: str | None = None
         self._open = asyncio.Event()
@@ -92,16 +93,14 @@ class Uplink:
 
     async def run(self, receive: Receive) -> None:
         """Until cancelled. UplinkError: the platform cannot be reached, or does not know us."""
-        connector = aiohttp.TCPConnector(limit=WINDOW + 2, ssl=await asyncio.to_thread(self._tls))
+        connector = aiohttp.TCPConnector(limit=WINDOW + 2, ssl=await asyncio.to_thread(self._certificates.context))
         with beating(self._platform):
             async with aiohttp.ClientSession(connector=connector) as session:
                 self._session = session
                 try:
                     await self._introduce()
                     self._open.set()
-                    while self._settings.commands:
-                        await self._take_commands(receive)
-                    await asyncio.Event().wait()
+                    await together(self._certificates.watch(self._platform), self._ask_for_commands(receive))
                 except _Refused as refused:
                     raise UplinkError(_why(refused), pause=refused.pause) from None
                 finally:
@@ -122,6 +121,13 @@ class Uplink:
         except _Refused as refused:
             if refused.status not in _NOT_OFFERED:
                 raise
+
+    async def _ask_for_commands(self, receive: Receive) -> None:
+        try:
+            while self._settings.commands:
+                await self._take_commands(receive)
+        except _Refused as refused:
+            raise UplinkError(_why(refused), pause=refused.pause) from None
 
     async def _take_commands(self, receive: Receive) -> None:
         """Ask once, wait at the platform for commands, and have each journalled before it forgets them."""
@@ -180,14 +186,6 @@ class Uplink:
         wanted = response.headers.get("Retry-After", "")
         pause = min(float(wanted), _LONGEST_PAUSE) if wanted.isdecimal() else 0.0
         raise _Refused(response.status, answer.decode(errors="replace").strip()[:200], pause)
-
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            return ssl.create_default_context(cafile=self._settings.ca)
-        except FileNotFoundError:
-            raise UplinkError(f"The authority's file {self._settings.ca} is not there. Put it in place.") from None
-        except ssl.SSLError as error:
-            raise UplinkError(f"{self._settings.ca} is no usable PEM ({error.reason}). Renew it.") from None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

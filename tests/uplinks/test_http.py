@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,8 +155,7 @@ async def test_a_token_that_was_entered_anew_is_used_at_once() -> None:
     async with city() as there:
         words = {"token": "t0ken"}
         given = platform(http, {"url": there.url, "token": "secret"})
-        given = type(given)(*(getattr(given, name) for name in given.__slots__[:-1]), lambda place: words[place])
-        up = http.Uplink(given)
+        up = http.Uplink(replace(given, secret=lambda place: words[place]))
         async with running(up):
             there.tokens = {"n3w"}
             with pytest.raises(UplinkError, match="refuses our token"):

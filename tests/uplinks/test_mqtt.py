@@ -22,10 +22,10 @@ from gateway.model import Lane, Receipt
 from gateway.uplinks import mqtt
 from tests.brokers import GATEWAY, PASSWORDS, PLATFORM, TENANT, Broker, free_port
 from tests.faults import Fault, FaultProxy
-from tests.platforms import INVENTORY, nothing, platform, running, telemetry, until
+from tests.platforms import INVENTORY, fails, nothing, platform, running, telemetry, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 # paho leaves the socket of a failed TLS handshake to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
@@ -254,6 +254,8 @@ async def test_nothing_queues_inside_the_library(broker: Broker) -> None:
 async def test_a_peer_that_reads_nothing_any_more_is_noticed_within_one_and_a_half_keepalives() -> None:
     """It goes on sending, so that it looks alive: only the kernel knows that our bytes stay here."""
 
+    ended = asyncio.Event()
+
     async def greet_and_read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         published = 0
         while published < 2:  # the inventory and the state
@@ -276,6 +278,7 @@ async def test_a_peer_that_reads_nothing_any_more_is_noticed_within_one_and_a_ha
                 await writer.drain()
                 await asyncio.sleep(0.2)
         writer.transport.abort()
+        ended.set()
 
     server = await asyncio.start_server(greet_and_read_no_more, "127.0.0.1", 0, limit=1024)
     async with server:
@@ -288,6 +291,7 @@ async def test_a_peer_that_reads_nothing_any_more_is_noticed_within_one_and_a_ha
             assert time.monotonic() - began < 1.5 * 2 + 0.5
             await asyncio.wait(sending, timeout=1)
             assert {str(one.exception()) for one in (task, *sending)} == {mqtt.LOST}
+            await ended.wait()
 
 
 async def test_a_slow_line_is_not_a_silent_platform(broker: Broker) -> None:
@@ -443,13 +447,6 @@ async def test_a_slow_journal_does_not_delay_acknowledgements(broker: Broker) ->
         assert len(journal.got) == 1
 
 
-async def fails(up: mqtt.Uplink) -> str:
-    with pytest.raises(UplinkError) as failure:
-        async with asyncio.timeout(15):
-            await up.run(nothing)
-    return str(failure.value)
-
-
 async def test_why_there_is_no_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await fails(uplink(broker, word="wrong")) == "The broker refuses our password. Re-enter it."
     without = {"username": None, "password": None}
@@ -480,49 +477,6 @@ async def test_a_peer_that_is_no_broker(broker: Broker) -> None:
         port = server.sockets[0].getsockname()[1]
         said = await fails(uplink(broker, url=f"mqtt://127.0.0.1:{port}"))
     assert "does not answer as an MQTT broker" in said
-
-
-TLS = Path(__file__).parent / "tls"
-
-
-@pytest.fixture
-def tls_broker(tmp_path: Path) -> Iterator[Broker]:
-    """Speaks TLS, wants a client's certificate, and takes its common name for the user's."""
-    options = (
-        f"cafile {TLS}/ca.pem\ncertfile {TLS}/broker.pem\nkeyfile {TLS}/broker-key.pem\n"
-        "require_certificate true\nuse_identity_as_username true"
-    )
-    broker = Broker(tmp_path / "broker", options=options).start()
-    yield broker
-    broker.kill()
-
-
-def over_tls(broker: Broker, **keys: Any) -> mqtt.Uplink:
-    secrets = {"certificate": (TLS / "cab-017.pem").read_text(), "key": (TLS / "cab-017-key.pem").read_text()}
-    certificates = {"ca": str(TLS / "ca.pem"), "certificate": "secret", "key": "secret"}
-    url = broker.url.replace("mqtt:", "mqtts:")
-    return mqtt.Uplink(platform(mqtt, {"url": url} | certificates | keys, secrets=secrets | keys.pop("secrets", {})))
-
-
-async def test_tls_with_a_certificate_for_a_password(tls_broker: Broker) -> None:
-    up = over_tls(tls_broker, ack="puback")
-    async with running(up):
-        with pytest.raises(UplinkError, match=r"^The broker has nobody"):
-            await up.send(telemetry(1))
-
-
-async def test_what_is_wrong_with_tls(tls_broker: Broker, tmp_path: Path) -> None:
-    stranger = await fails(over_tls(tls_broker, ca=None))
-    assert stranger.startswith("The broker's certificate is not trusted: ")
-    assert stranger.endswith("Put its authority's file in `ca`.")
-    other_name = await fails(over_tls(tls_broker, url=f"mqtts://localhost.localdomain:{tls_broker.port}"))
-    assert "not trusted" in other_name or "not found" in other_name
-    gone = await fails(over_tls(tls_broker, ca=str(tmp_path / "gone.pem")))
-    assert gone == f"The authority's certificate {tmp_path}/gone.pem is not there. Put it in place."
-    (tmp_path / "no.pem").write_text("no PEM")
-    assert "not usable PEM" in await fails(over_tls(tls_broker, ca=str(tmp_path / "no.pem")))
-    without = await fails(over_tls(tls_broker, certificate=None, key=None))
-    assert without.startswith("The broker ends TLS at once. If it wants our certificate,")
 
 
 async def test_a_cancelled_attempt_leaves_no_socket_behind(broker: Broker) -> None:

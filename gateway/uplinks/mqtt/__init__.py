@@ -19,11 +19,12 @@ from paho.mqtt.properties import Properties
 from pydantic import AfterValidator
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
+from gateway.certificates import Certificates
 from gateway.errors import StorageError, UplinkError
 from gateway.fields import Duration, Secret
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
-from gateway.uplinks import UplinkKeys, address, beating, receipt_of, unreachable
+from gateway.uplinks import UplinkKeys, address, beating, receipt_of, together, unreachable
 from gateway.uplinks.mqtt.connection import LOST, WINDOW, Connection, check
 
 PORTS = {"mqtts": 8883, "mqtt": 1883}
@@ -61,6 +62,8 @@ class Uplink:
         self._platform = platform
         self._settings: Settings = platform.settings
         self._root = f"lampione/{VERSION}/{platform.tenant}/{platform.gateway}"
+        has_own = self._settings.certificate and self._settings.key
+        self._certificates = Certificates(self._settings.ca, self._own if has_own else None)
         self._connection: Connection | None = None
         self._open = asyncio.Event()
         self._waiting: dict[bytes, tuple[Batch, asyncio.Future[Receipt]]] = {}
@@ -85,7 +88,8 @@ class Uplink:
                 await self._introduce(connection)
                 self._connection = connection
                 self._open.set()
-                await self._take_commands(connection, receive)
+                self._certificates.peer = connection.peer
+                await together(self._certificates.watch(self._platform), self._take_commands(connection, receive))
             finally:
                 self._open.clear()
                 self._connection = None
@@ -182,27 +186,13 @@ class Uplink:
             keepalive=settings.keepalive,
             clean_start=False,
             properties=stays,
-            tls_context=await asyncio.to_thread(self._tls) if url.scheme == "mqtts" else None,
+            tls_context=await asyncio.to_thread(self._certificates.context) if url.scheme == "mqtts" else None,
         )
         connection.routes[f"{self._root}/ack"] = self._settled
         return connection
 
-    def _tls(self) -> ssl.SSLContext:
-        settings, secret = self._settings, self._platform.secret
-        try:
-            context = ssl.create_default_context(cafile=settings.ca)
-            if settings.certificate and settings.key:
-                # OpenSSL reads them from a file only; this one never touches a disk.
-                memory = os.memfd_create("certificate")
-                with os.fdopen(memory, "w") as pem:
-                    pem.write(f"{secret('certificate')}\n{secret('key')}\n")
-                    pem.flush()
-                    context.load_cert_chain(f"/proc/self/fd/{memory}")
-        except FileNotFoundError:
-            raise UplinkError(f"The authority's certificate {settings.ca} is not there. Put it in place.") from None
-        except ssl.SSLError as error:
-            raise UplinkError(f"Our certificate, key or `ca` is not usable PEM ({error.reason}). Renew it.") from None
-        return context
+    def _own(self) -> tuple[str, str]:
+        return self._platform.secret("certificate"), self._platform.secret("key")
 
     async def _enter(self, connection: Connection) -> None:
         try:
@@ -211,7 +201,10 @@ class Uplink:
         except aiomqtt.MqttCodeError as error:
             raise UplinkError(_refusal(error, self._settings)) from None
         except (aiomqtt.MqttError, TimeoutError):
-            raise UplinkError(_silence(connection.cause, self._settings)) from None
+            cause = connection.cause
+            is_about_tls = isinstance(cause, ssl.SSLError | ConnectionAbortedError | ConnectionResetError)
+            ended = self._certificates.warning(self._platform.clock, days=0) if is_about_tls else ""
+            raise UplinkError(ended or _silence(cause, self._settings)) from None
 
     async def _leave(self, connection: Connection) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -127,6 +128,12 @@ class Connection(aiomqtt.Client):
         for code in await self.subscribe(topic, options=options):
             if getattr(code, "value", code) >= _REFUSED:
                 raise UplinkError(f"The broker does not let us read {topic}. Correct its access list.")
+
+    @property
+    def peer(self) -> bytes:
+        """The broker's certificate, DER; empty without TLS."""
+        inside = self._client.socket()
+        return (inside.getpeercert(binary_form=True) or b"") if isinstance(inside, ssl.SSLSocket) else b""
 
     def acknowledge(self, message: aiomqtt.Message) -> None:
         """Tell the broker that it may forget the message."""

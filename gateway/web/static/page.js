@@ -141,7 +141,7 @@ function uplinkTile(uplink, passed) {
     ? text.unacknowledged : text.acknowledged(age(uplink.acknowledged_ms + passed));
   const title = text.uplink(uplink.name);
   if (uplink.connected === null) return tile("amber", title, text.starting, uplink.say || acknowledged);
-  if (uplink.connected) return tile("green", title, text.connected, acknowledged);
+  if (uplink.connected) return tile(uplink.say ? "amber" : "green", title, text.connected, uplink.say || acknowledged);
   return tile("red", title, `${text.disconnected} ${text.since(age(uplink.since_ms + passed))}`, uplink.say);
 }
 
