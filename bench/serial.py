@@ -4,7 +4,7 @@ The first table feeds bytes as they come over a wire (64 at a time) through fram
 The second runs the driver on real ptys, one sensor each; another process sends the same total of frames whatever the
 number of ports, and only the gateway's side is measured.
 
-    python3 dev.py bench sensors [--seconds 5]
+    python3 dev.py bench serial [--seconds 5]
 """
 
 import sys
