@@ -67,7 +67,7 @@ class Driver:
             for name, device in self._devices.items()
         }
         tls = self._tls()
-        self._door = Door(partial(self._serve, quarantine))
+        self._door = Door(partial(self._serve, quarantine), len(self._chargers))
         host, port = split(self._settings.listen)
         # asyncio refuses a limit for a handshake without TLS.
         within = HANDSHAKE_WITHIN if tls else None

@@ -43,7 +43,8 @@ class Emulator:
 
     async def run(self) -> None:
         """Until cancelled; a gateway that is away is called for ever."""
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        connector = aiohttp.TCPConnector(limit=0)  # or the hundred-and-first would wait for ever
+        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
             for point in self.points.values():
                 group.create_task(point.run(session), name=f"emulated-{point.device.id}")
 

@@ -21,7 +21,7 @@ MOST = 50
 SAY_AGAIN_MS = 24 * 3600 * 1000
 HANDSHAKE_WITHIN = 15.0
 MOST_WAITING = 64
-"""Connections that are no charger's yet."""
+"""Connections that are no charger's yet, beyond one for each charger: after a power cut they all call at once."""
 
 
 class Quarantine:
@@ -76,8 +76,9 @@ class Quarantine:
 class Door(web.Server):
     """A web server that ends connections which have not become a charger's."""
 
-    def __init__(self, serve: Any) -> None:
+    def __init__(self, serve: Any, expected: int) -> None:
         super().__init__(serve, access_log=None)
+        self._most = expected + MOST_WAITING
         self._chargers: set[object] = set()
         self.dropped = 0
 
@@ -88,9 +89,9 @@ class Door(web.Server):
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self.connections) - len(self._chargers) > MOST_WAITING:
+        if len(self.connections) - len(self._chargers) > self._most:
             self.dropped += 1
-            transport.abort()
+            asyncio.get_running_loop().call_soon(transport.abort)  # aiohttp has not yet begun with it
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         self._chargers.discard(handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -139,6 +140,22 @@ def test_a_car_of_one_phase_loads_one() -> None:
     assert float(told["Current.Import", "L1"]) > 15
     assert (told["Current.Import", "L2"], told["Current.Import", "L3"]) == ("0.00", "0.00")
     assert float(told["Power.Active.Import", None]) == pytest.approx(charge.amps * 0.23, abs=0.001)
+
+
+@pytest.mark.slow
+async def test_a_fleet_of_500_in_one_process() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    recorder = Recorder()
+    devices = [make_device(f"cp-{number}/evse") for number in range(500)]
+    settings = make_settings(security="0", authorise="open", tags=None)
+    async with gateway(recorder, settings, devices) as running, emulated(running, pace=1) as emulator:
+        await recorder.until(lambda found: len({event.on for event in of(found, "charger_booted")}) == 500, within=60)
+        await recorder.until(lambda found: len({event.on for event in of(found, "session")}) >= 100, within=60)
+        assert sum(emulator.produced().values()) > 1000
+    ends = [event.more["transaction"] for event in of(recorder, "session")]
+    assert len(set(ends)) == len(ends)
+    assert not of(recorder, "nonconforming")
 
 
 async def test_chargers_over_tls() -> None:

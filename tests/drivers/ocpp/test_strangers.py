@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from typing import Any
 
 import aiohttp
@@ -87,10 +88,10 @@ async def test_the_list_has_an_end_and_what_cannot_be_shown_is_not_on_it() -> No
 
 
 async def test_connections_that_become_no_chargers_are_ended(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(strangers, "HANDSHAKE_WITHIN", 0.2)
-    monkeypatch.setattr(strangers, "MOST_WAITING", 4)
+    monkeypatch.setattr(strangers, "MOST_WAITING", 3)
     async with gateway(Recorder()) as running:
         charger = await connect(session, running)
         host, port = running.address.split(":")
@@ -103,3 +104,5 @@ async def test_connections_that_become_no_chargers_are_ended(
         assert await charger.ask("Heartbeat", {}), "who has come in is not touched"
         for _, writer in held:
             writer.close()
+    gc.collect()
+    assert not caplog.records

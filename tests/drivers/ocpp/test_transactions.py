@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drivers.ocpp import transactions
 from drivers.ocpp.transactions import MOST_OPEN, NEXT, REMEMBERED, Ids, Ledger, Transaction
 from gateway.errors import StorageError
 from gateway.model import Lane, Reading
@@ -213,6 +214,42 @@ async def test_an_open_site_takes_everybody_and_a_missing_list_nobody(session: a
     async with gateway(Recorder(), make_settings(tags=None)) as running:
         charger = await connect(session, running)
         assert (await charger.ask("Authorize", {"idTag": "X"}))["idTagInfo"] == {"status": "Invalid"}
+
+
+async def test_a_stop_before_its_start_is_acknowledged_and_both_are_recorded(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    async with gateway(recorder) as running:
+        charger = await connect(session, running)
+        assert await charger.ask("StopTransaction", {**STOP, "transactionId": 0})
+        begun = await charger.ask("StartTransaction", START)
+        assert await charger.ask("StopTransaction", {**STOP, "transactionId": begun["transactionId"]})
+    assert [event.more["transaction"] for event in of(recorder, "session")] == ["0", str(begun["transactionId"])]
+    assert [event.more["energy"] for event in of(recorder, "session")] == [None, 7500]
+
+
+async def test_a_charge_whose_stop_never_comes_is_recorded_when_there_is_no_more_room(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "MOST_OPEN", 3)
+    recorder, numbers = Recorder(), []
+    async with gateway(recorder) as running:
+        charger = await connect(session, running)
+        for hour in range(5):
+            start = {**START, "meterStart": 1000 * hour, "timestamp": f"2026-11-22T{hour:02}:00:00Z"}
+            numbers.append((await charger.ask("StartTransaction", start))["transactionId"])
+            value = {"timestamp": f"2026-11-22T{hour:02}:20:00Z", "sampledValue": [{"value": str(1000 * hour + 700)}]}
+            meter_values = {"connectorId": 1, "transactionId": numbers[-1], "meterValue": [value]}
+            await charger.ask("MeterValues", meter_values)
+        late = {"transactionId": numbers[0], "meterStop": 900, "timestamp": "2026-11-22T06:00:00Z"}
+        await charger.ask("StopTransaction", late)
+        await charger.ask("StopTransaction", late)
+    given_up, other, told = of(recorder, "session")
+    assert (given_up.more["transaction"], given_up.more["reason"]) == (str(numbers[0]), "NeverEnded")
+    assert (given_up.more["energy"], given_up.more["readings"]) == (700, 1), "as far as its values reach"
+    assert given_up.more["end"] == 1_795_306_800_000  # 00:20, its last value
+    assert other.more["transaction"] == str(numbers[1])
+    assert (told.more["transaction"], told.more["meter_stop"]) == (str(numbers[0]), 900), "what comes late is kept too"
+    assert [one.id for one in running.driver._chargers["cp-1"].open_transactions()] == numbers[2:]
 
 
 def started(number: int, **other: Any) -> Transaction:
