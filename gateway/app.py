@@ -15,7 +15,7 @@ from gateway import durable, load
 from gateway.buffer import Buffer
 from gateway.clock import SystemClock
 from gateway.commands import Commands, Reach
-from gateway.control import Control, socket_of
+from gateway.control import Control, plain, socket_of
 from gateway.deadband import Deadband, Rule, rules
 from gateway.delivery import Delivery
 from gateway.errors import StorageError
@@ -104,7 +104,7 @@ class Gateway:
             own = [tasks.create_task(self.buffer.run(), name="buffer")]
             inventory = await self._tell_start()
             commands = self._commands()
-            self.control.answers("status", self._tell_status)
+            self.control.answers("status", plain(self.status.snapshot))
             self.control.holds("lend", Lending(self._wires).lend)
             own += [
                 tasks.create_task(work, name=name)
@@ -265,9 +265,6 @@ class Gateway:
             self.status.uplink(up.name, connected=False, say=f"{say} {safe}")
 
         await supervise(place, connect_and_deliver, watch=self.watch, down=fall)
-
-    async def _tell_status(self, _: Mapping[str, Json]) -> Json:
-        return self.status.snapshot()
 
     async def _serve_page(self) -> None:
         from gateway.web.server import Page

@@ -31,6 +31,15 @@ Hold = Callable[[Mapping[str, Json]], AbstractAsyncContextManager[Json]]
 """The same for what is held; left when the connection ends."""
 
 
+def plain(say: Callable[[], Json]) -> Answer:
+    """The answer to a request that has nothing to say."""
+
+    async def answer(_: Mapping[str, Json]) -> Json:
+        return say()
+
+    return answer
+
+
 class NoGatewayError(LampioneError):
     """No gateway runs on this state folder."""
 

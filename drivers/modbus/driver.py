@@ -43,7 +43,7 @@ class Driver:
         self._devices = [Polled(device) for device in link.devices]
         paces = {device.unit: _pace(device, link.settings) for device in self._devices}
         self._slowest = max([link.settings.timeout, *(pace.longest for pace in paces.values())])
-        self._wire = _wire(link, paces)
+        self._wire = wire(link, paces)
         self._unplugged = False
         self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
@@ -339,7 +339,8 @@ def _pace(device: Polled, settings: Settings) -> Pace:
     return Pace(longest, typical, line.min_gap)
 
 
-def _wire(link: Link, paces: Mapping[int, Pace]) -> "Tcp | Line":
+def wire(link: Link, paces: Mapping[int, Pace]) -> "Tcp | Line":
+    """The wire of a link; it opens when it is first asked."""
     settings: Settings = link.settings
     if settings.tls:
         from drivers.modbus import tls

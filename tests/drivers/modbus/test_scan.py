@@ -1,0 +1,182 @@
+"""Scans of emulated lines: every meter of the catalogue on one line is found and named, whatever else is on it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from drivers import modbus
+from drivers.modbus.driver import wire
+from drivers.modbus.emulator import Emulator
+from drivers.modbus.inquiry import Candidates, Inquiry
+from drivers.modbus.scan import Found, Step, factory_settings, look, scan, settings
+from gateway import load, profile
+from gateway.testing import Recorder, make_link
+
+from .conftest import PROFILES, SELF_IDENTIFYING, WIRES, make_device, make_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from gateway.model import Device
+
+BUDGET = 8
+
+
+@cache
+def meters() -> list[modbus.Profile]:
+    found = (profile.load(path, load.profile_model) for path in sorted(PROFILES.glob("*.yaml")))
+    return [each for each in found if isinstance(each, modbus.Profile) and each.match]
+
+
+class Deaf:
+    """A wire at a speed that nobody on it speaks."""
+
+    def __init__(self, wire: Any) -> None:
+        self.wire = wire
+        self.close = wire.close
+
+    async def read(self, unit: int, *question: int) -> list[int]:
+        words: list[int] = await self.wire.read(unit + 100, *question)
+        return words
+
+
+class Bench:
+    """Devices on an emulated line, and what a scan of it tells."""
+
+    def __init__(self, devices: Sequence[Device], on: str) -> None:
+        self.keys = WIRES[on]
+        self.emulator = Emulator(make_settings(self.keys, "250ms"), devices)
+        self.steps: list[Step] = []
+        self.found: list[Found] = []
+        self.opened: list[str] = []
+        self.spoken = ""
+
+    async def __aenter__(self) -> Self:
+        self.keys = {**self.keys, **await self.emulator.start()}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.emulator.stop()
+
+    def wire_at(self, serial: str) -> Any:
+        """The emulated line does not mind the speed, unless it is told which one is `spoken`."""
+        self.opened.append(serial)
+        opened = wire(make_link(make_settings(self.keys, "250ms"), [], Recorder()), {})
+        return opened if self.spoken in ("", serial) else Deaf(opened)
+
+    async def tell(self, told: Step | Found) -> None:
+        (self.steps if isinstance(told, Step) else self.found).append(told)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["rtu-over-tcp", "tcp"])
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """All meters of the catalogue, at addresses from 1."""
+    devices = [make_device(f"a/{each.profile[:-2]}", unit, each) for unit, each in enumerate(meters(), 1)]
+    async with Bench(devices, request.param) as bench:
+        yield bench
+
+
+async def test_every_meter_on_a_shared_line_is_named(shared: Bench) -> None:
+    count = len(meters())
+    await scan(shared.wire_at, meters(), {}, ["9600 8N1"], range(1, count + 3), shared.tell)
+    named = {each.unit: [match.profile.profile for match in each.matches] for each in shared.found}
+    assert named == {unit: [each.profile] for unit, each in enumerate(meters(), 1)}
+    assert [step.done for step in shared.steps] == list(range(count + 2))
+    assert {step.total for step in shared.steps} == {count + 2}
+
+
+@pytest.mark.parametrize("each", meters(), ids=lambda each: each.profile)
+async def test_a_meter_at_its_factory_setting_takes_eight_questions_at_most(each: modbus.Profile) -> None:
+    """Nobody knows the factory setting of some: there it is the commonest one."""
+    serial = each.line.serial or "9600 8N1"
+    async with Bench([make_device("a/m", 7, each)], "rtu-over-tcp") as bench:
+        found = await look(bench.wire_at(serial), serial, 7, Candidates(meters(), serial))
+        assert found
+        assert [match.profile.profile for match in found.matches] == [each.profile]
+        assert found.questions == bench.emulator.requests
+        assert found.questions <= BUDGET
+
+
+async def test_a_stranger_is_found_but_not_named() -> None:
+    async with Bench([make_device("a/m", 3, SELF_IDENTIFYING)], "rtu-over-tcp") as bench:
+        await scan(bench.wire_at, meters(), {}, ["9600 8N1"], [1, 2, 3, 4], bench.tell)
+        (found,) = bench.found
+        assert (found.unit, found.matches, found.trouble) == (3, [], "")
+
+
+async def test_two_meters_with_one_address_are_not_taken_for_one() -> None:
+    sdm630 = next(each for each in meters() if each.profile == "eastron-sdm630/1")
+    async with Bench([make_device("a/m", 1, sdm630)], "rtu-over-tcp") as bench:
+        bench.emulator.fault("a/m", "duplicate")
+        await scan(bench.wire_at, meters(), {"9600 8N1": [1]}, [], [1], bench.tell)
+        (found,) = bench.found
+        assert found.trouble.startswith("Two meters share address 1. Disconnect one, ")
+        assert not found.matches
+
+
+async def test_bytes_of_another_speed_are_said_and_nothing_is_named() -> None:
+    async with Bench([make_device("a/m", 1, meters()[0])], "rtu-over-tcp") as bench:
+        bench.emulator.fault("a/m", "other_speed")
+        await scan(bench.wire_at, meters(), {"9600 8N1": [1]}, [], [1], bench.tell)
+        (found,) = bench.found
+        assert "bytes came, but at another speed" in found.trouble
+        assert not found.matches
+
+
+async def test_factory_settings_come_first_and_lively_speeds_before_silent_ones() -> None:
+    async with Bench([make_device("a/m", 1, meters()[0])], "rtu-over-tcp") as bench:
+        bench.spoken = "19200 8E1"
+        factory = {"9600 8N1": [1], "19200 8E1": [1]}
+        await scan(bench.wire_at, meters(), factory, list(factory), [1, 2], bench.tell)
+        assert bench.opened == ["9600 8N1", "19200 8E1", "19200 8E1", "9600 8N1"]
+        assert [(step.serial, step.unit) for step in bench.steps] == [
+            ("9600 8N1", 1), ("19200 8E1", 1), ("19200 8E1", 2), ("9600 8N1", 2),
+        ]  # fmt: skip
+
+
+async def test_a_cancelled_scan_closes_its_wire_and_the_next_is_right(shared: Bench) -> None:
+    scanning = asyncio.create_task(scan(shared.wire_at, meters(), {}, ["9600 8N1"], range(1, 30), shared.tell))
+    async with asyncio.timeout(600):
+        while not shared.found:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.003)
+    await asyncio.sleep(0.007)
+    scanning.cancel()
+    await asyncio.wait([scanning])
+    assert scanning.cancelled()
+    shared.found.clear()
+    await scan(shared.wire_at, meters(), {}, ["9600 8N1"], [4, 5], shared.tell)
+    assert [each.matches[0].profile.profile for each in shared.found] == [meters()[3].profile, meters()[4].profile]
+
+
+def test_a_device_that_answers_everything_with_zero_is_nobody() -> None:
+    inquiry = Inquiry(Candidates(meters(), "9600 8N1"))
+    while question := inquiry.next():
+        inquiry.told(question, [0] * question[2])
+        assert len(inquiry.asked) < 60
+    assert inquiry.found() == []
+
+
+def test_a_device_that_answers_no_half_values_is_asked_for_whole_ones() -> None:
+    """Carlo Gavazzi and ABB leave that open: then what `match` looks for decides."""
+    abb = next(each for each in meters() if each.profile == "abb-b23/1")
+    whole = {(field.fc, field.addr, field.width) for _, field in abb.fields()} | {(3, 0x8960, 3)}
+    inquiry = Inquiry(Candidates(meters(), ""))
+    while question := inquiry.next():
+        words = [0x4232, 0x3320, 0x2020] if question == (3, 0x8960, 3) else [0] * (question[2] - 1) + [1]
+        inquiry.told(question, words if question in whole else None)
+        assert len(inquiry.asked) < 60
+    assert [match.profile.profile for match in inquiry.found()] == ["abb-b23/1"]
+
+
+def test_every_setting_is_tried_and_new_meters_are_looked_for_where_they_are() -> None:
+    new = factory_settings(meters(), range(1, 248))
+    assert next(iter(new)) == "9600 8N1"
+    assert 33 in new["115200 8N2"]
+    every = list(settings(meters()))
+    assert every[: len(new)] == list(new)
+    assert len(every) == len(set(every))
+    assert {"1200 8N1", "2400 8N1", "38400 8E1"} <= set(every)
