@@ -17,7 +17,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.diagnostic import Mistake
@@ -97,7 +97,11 @@ class Port:
         self._serial.close()
 
 
-def opened(name: str, path: str, baud: int, line_format: str) -> Port:
+Flow = Literal["none", "rts_cts", "xon_xoff"]
+"""Who stops the other when it is too fast: nobody, two wires, or two bytes in the stream."""
+
+
+def opened(name: str, path: str, baud: int, line_format: str, flow: Flow = "none") -> Port:
     """The device of link `name`, ours alone. LinkError: it could not be opened, and why. It may block."""
     import termios
 
@@ -111,6 +115,8 @@ def opened(name: str, path: str, baud: int, line_format: str) -> Port:
             bytesize=int(bits),
             parity=parity,
             stopbits=int(stop),
+            rtscts=flow == "rts_cts",
+            xonxoff=flow == "xon_xoff",
             timeout=0,
             # VMIN 1: an empty port says EAGAIN, and nothing but a hang-up reads as b"".
             inter_byte_timeout=0,

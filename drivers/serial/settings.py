@@ -55,6 +55,8 @@ class Line(Written):
 
     baud: Baud
     format: LineFormat = "8N1"
+    flow: tty.Flow = "none"
+    """Who stops the other when it is too fast: nobody, two wires, or two bytes that then stand for nothing else."""
     wakes: Duration = 0.0
     """A break of that length before each command, as SDI-12 wants; a serial server has to make it itself."""
 

@@ -45,7 +45,7 @@ async def _open(name: str, settings: Settings, line: Line) -> "DeviceWire":
     try:
         async with asyncio.timeout(tty.OPEN_WITHIN):
             # Given up half-way, the port that the thread still opens closes itself when it is collected.
-            port = await loop.run_in_executor(None, tty.opened, name, settings.port, baud, line_format)
+            port = await loop.run_in_executor(None, tty.opened, name, settings.port, baud, line_format, line.flow)
     except TimeoutError:
         raise LinkError(f"{settings.port} for `{name}` does not open. Unplug its adapter and plug it back.") from None
     return DeviceWire(name, port)

@@ -69,8 +69,13 @@ async def test_the_arguments_of_the_port(pty: tuple[int, str], monkeypatch: pyte
         pass
     async with transport.opened("air", at(pty[1], baud="4800", format="7E2"), LINE):
         pass
+    async with transport.opened("air", at(pty[1]), LINE.model_copy(update={"flow": "rts_cts"})):
+        pass
+    async with transport.opened("air", at(pty[1]), LINE.model_copy(update={"flow": "xon_xoff"})):
+        pass
     shown = [(one["baudrate"], one["bytesize"], one["parity"], one["stopbits"], one["exclusive"]) for one in asked]
-    assert shown == [(9600, 8, "N", 1, True), (4800, 7, "E", 2, True)]
+    assert shown == [(9600, 8, "N", 1, True), (4800, 7, "E", 2, True), *[(9600, 8, "N", 1, True)] * 2]
+    assert [(one["rtscts"], one["xonxoff"]) for one in asked] == [(False, False)] * 2 + [(True, False), (False, True)]
 
 
 async def test_bytes_go_both_ways(pty: tuple[int, str]) -> None:
