@@ -100,16 +100,26 @@ class Polled:
 
     def as_asked(self, block: Block, now: float) -> Block:
         """`block` as it is to be asked: of another length than the last answer, and than any that is still to come."""
-        if not block.fields:  # a maker's code may answer only by itself
-            return block
-        last = self._asked.get(block.fc, 0)
-        self._lost = {shape: until for shape, until in self._lost.items() if until > now}
-        lost = {count for fc, count in self._lost if fc == block.fc}
-        asked = lengthened(block, self._there, self._limits, {last, *lost})
+        lost = self._still_to_come(block.fc, now)
+        asked = self._varied(block, {self._asked.get(block.fc, 0), *lost})
         if asked.count in lost:
-            asked = lengthened(block, self._there, self._limits, lost)
+            asked = self._varied(block, lost)
         self._asked[block.fc] = asked.count
         return asked
+
+    def is_ambiguous(self, block: Block, now: float) -> bool:
+        """Whether its answer could be one that is still to come. Parted, it is told apart."""
+        lost = self._still_to_come(block.fc, now)
+        return len(block.fields) > 1 and self._varied(block, lost).count in lost
+
+    def _varied(self, block: Block, taken: set[int]) -> Block:
+        # What asks who the device is has no fields, and may be answered only by itself.
+        return lengthened(block, self._there, self._limits, taken) if block.fields else block
+
+    def _still_to_come(self, fc: int, now: float) -> set[int]:
+        if self._lost:
+            self._lost = {shape: until for shape, until in self._lost.items() if until > now}
+        return {count for function, count in self._lost if function == fc}
 
     def missed(self, asked: Block, now: float) -> None:
         """No answer came."""

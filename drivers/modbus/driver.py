@@ -17,7 +17,7 @@ from drivers.modbus.device import Polled
 from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
-from drivers.modbus.plan import Block
+from drivers.modbus.plan import Block, halves
 from drivers.modbus.settings import Settings
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
@@ -219,14 +219,20 @@ class Driver:
         if await self._tell(emit, [Event(state or "device_up", device.id, self._at(), say)], Lane.EVENT):
             device.trouble = state
 
-    async def _read(self, device: Polled, block: Block) -> list[int]:
-        """The registers of `block`, which may be asked for in a longer request.
+    async def _read(self, device: Polled, block: Block, *, has_second_try: bool = True) -> list[int]:
+        """The registers of `block`, which may be asked for in a longer request, or in two.
 
         Once more where an answer is lost: gateways close idle connections. A silent device gets no second try.
         """
-        has_second_try = not device.silent
+        has_second_try = has_second_try and not device.silent
         self._started = self._now()
         while True:
+            if device.is_ambiguous(block, self._now()):
+                words = [0] * block.count
+                for part in halves(block):
+                    read = await self._read(device, part, has_second_try=has_second_try)
+                    words[part.addr - block.addr : part.end - block.addr] = read
+                return words
             asked = device.as_asked(block, self._now())
             try:
                 words = await self._wire.read(device.unit, asked.fc, asked.addr, asked.count)

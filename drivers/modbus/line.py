@@ -164,6 +164,7 @@ class Line:
             async with asyncio.timeout_at(sent + travel + within):
                 answer = await self._waiting
             pace.took(max(0.0, loop.time() - sent - travel))
+            await self._expect_silence(request)
             if request.unit in self._doubled:
                 await self._expect_nothing_more(request.unit)
             clean = True
@@ -191,6 +192,17 @@ class Line:
                     "Disconnect a second master, or the device that talks unasked.",
                 )
             await asyncio.sleep(ready - now)
+
+    async def _expect_silence(self, request: Request) -> None:
+        """A frame ends with a silence, which the next question needs anyway. NoAnswer: it was not the only answer."""
+        await asyncio.sleep(self._busy + self.silence - asyncio.get_running_loop().time())
+        if len(self._heard) > 1:  # more than a driver that switches: a UART hands the rest over when it is full
+            await asyncio.sleep(rtu.answer_length(self._asked) * self.character)
+        if any(frame[0] == request.unit for frame in rtu.answers(bytes(self._heard))):
+            raise NoAnswer(
+                "two answers came to one question, nobody knows which is right",
+                "If it happens again, look for a second device with this address, or a serial server with a memory.",
+            )
 
     async def _expect_nothing_more(self, unit: int) -> None:
         """Two answers came to a question before. NoAnswer: they do again; else it was a late one."""
@@ -230,10 +242,10 @@ class Line:
         if outlet is not self._outlet:
             return
         self._outlet = None
-        if isinstance(error, LinkError):
-            self._gone = error
         if self._waiting and not self._waiting.done():
             self._waiting.set_exception(error)
+        elif isinstance(error, LinkError):
+            self._gone = error
 
     def _hear_unasked(self) -> None:
         """What no question is open for. A stray byte or two is a driver switching; more is somebody's answer."""

@@ -57,6 +57,24 @@ SELF_IDENTIFYING = modbus.Profile.model_validate(
 """Two blocks of input registers that are told apart by their values, and one setting."""
 
 
+_often = {"quantity": "x_address", "unit": "1", "every": "1s"}
+_seldom = {"quantity": "x_address", "unit": "1", "every": "1h"}
+EQUALS = modbus.Profile.model_validate(
+    {
+        "profile": "test-equals/1",
+        "driver": "modbus",
+        "kind": "meter",
+        "source": "made up: every register holds its own address",
+        "defaults": {"type": "u16"},
+        "points": {f"r{addr}": {"addr": addr, **_often} for addr in (*range(4), *range(40, 44))}
+        | {f"r{addr}": {"addr": addr, **_seldom} for addr in (*range(4, 9), *range(44, 48))},
+        "writes": {"target": {"addr": 7, "quantity": "x_target", "unit": "1", "min": 0, "max": 100}},
+        "examples": [{"regs": {4: {3: [3]}}, "expect": {"r3": "3"}}],
+    }
+)
+"""The same, polled by two questions of one length: an answer of the one would fit the other."""
+
+
 def make_device(id: str, address: int, profile: Any = SDM630, every: str | None = "1s") -> Device:  # noqa: A002
     settings = modbus.DeviceSettings.model_validate({"link": "line", "address": address, "every": every})
     return Device(
@@ -93,8 +111,8 @@ class Street:
     async def start(self) -> None:
         where = await self.emulator.start()
         for device in self.devices:
-            if device.profile is SELF_IDENTIFYING:
-                for slug, place in SELF_IDENTIFYING.points.items():
+            if device.profile in (SELF_IDENTIFYING, EQUALS):
+                for slug, place in device.profile.points.items():  # type: ignore[attr-defined]
                     self.emulator.set(device.id, slug, place.addr + 1000 * device.settings.address)  # type: ignore[attr-defined]
         if not where["port"].startswith("/"):
             self.port = int(where["port"].rpartition(":")[2])
@@ -124,8 +142,8 @@ class Street:
         places = {
             device.points[slug].id: place.addr + 1000 * device.settings.address  # type: ignore[attr-defined]
             for device in self.devices
-            if device.profile is SELF_IDENTIFYING
-            for slug, place in SELF_IDENTIFYING.points.items()
+            if device.profile in (SELF_IDENTIFYING, EQUALS)
+            for slug, place in device.profile.points.items()  # type: ignore[attr-defined]
         }
         return [r for r in self.recorder.readings if r.point in places and r.value not in (None, places[r.point])]
 

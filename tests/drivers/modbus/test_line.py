@@ -114,6 +114,24 @@ async def test_a_late_answer_never_answers_the_next(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", LINES)
+async def test_a_kept_answer_before_the_right_one_is_not_believed(wire: str) -> None:
+    """Both fit the question: unit, function, length and checksum. Only that there are two tells."""
+    street = Street(pair(), wire=wire)
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
+        street.emulator.fault("a/m", "stale")
+        with pytest.raises(NoAnswer, match="two answers came to one question, nobody knows which is right"):
+            await line.read(1, 4, 40, 4)
+        street.emulator.fault("a/m", None)
+        assert await line.read(1, 4, 40, 4) == [1040, 1041, 1042, 1043]
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+@pytest.mark.parametrize("wire", LINES)
 async def test_a_duplicate_never_answers_the_next(wire: str) -> None:
     street = Street(pair(), wire=wire)
     await street.start()
