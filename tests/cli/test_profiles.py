@@ -81,3 +81,28 @@ def test_check_goes_on_after_a_wrong_file(tmp_path: Path, capsys: pytest.Capture
         (False, ["unknown_driver"]),
         (True, []),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "under", "why"),
+    [
+        (("pm25: 12.3 ug/m3", "pm25: 12.4 ug/m3"), "12.4 ug/m3", "expected 12.4 ug/m3, got 12.3 ug/m3"),
+        (("d9 75 ab", "d9 76 ab"), "aa c0 7b 00 c8 01 58 d9 76 ab", "this is not one good frame (checksum)"),
+        (("why: end", "why: length"), "length", "it is refused, but for another reason: end"),
+        (("readings: 2", "readings: 3"), "3", "2 readings are in these bytes"),
+    ],
+)
+def test_check_points_at_the_wrong_word_of_a_serial_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], under: str, why: str
+) -> None:
+    path = tmp_path / "nova-sds011.yaml"
+    assert change[0] in SENSOR
+    path.write_text(SENSOR.replace(*change, 1))
+    assert main(["profiles", "check", str(path)]) == 2
+    place, line, caret, fix = capsys.readouterr().err.splitlines()[:4]
+    assert why in place
+    number, column = map(int, place.removeprefix(f"{path}:").split(":")[:2])
+    assert path.read_text().splitlines()[number - 1][column - 1 :].startswith(under)
+    assert line[caret.index("^") :].startswith(under)
+    assert caret.strip() == "^" * len(under)
+    assert fix.strip().startswith("Fix: ")

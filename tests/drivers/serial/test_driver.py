@@ -73,6 +73,21 @@ async def test_stuck_values_are_what_the_sensor_says(street: Any) -> None:
     assert len({(reading.point, reading.value) for reading in good(street.recorder)}) == 2
 
 
+def test_zeros_of_a_sensor_that_warms_up_are_doubtful(slow_street: Any, jumped: Any) -> None:
+    """It has no word for it: only the time since its first frame tells these zeros from those of clean air."""
+    slow_street.emulator.fault("warm_up")
+
+    async def story() -> None:
+        async with slow_street.running():
+            await asyncio.sleep(12)
+
+    jumped(story())
+    readings = slow_street.recorder.readings
+    assert len(readings) >= 16
+    told = {(reading.value, reading.quality, reading.reason) for reading in readings}
+    assert told == {(0.0, Quality.UNCERTAIN, Reason.WARMING_UP)}
+
+
 async def test_unplugged_and_plugged_back_under_the_same_name(street: Any) -> None:
     async with street.running():
         await street.until(lambda recorder: len(good(recorder)) >= 4)
