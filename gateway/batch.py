@@ -27,6 +27,10 @@ class BatchError(ValueError):
     """What came over the wire is not a batch or an acknowledgement of this version; str() says why."""
 
 
+class BatchRefusedError(BatchError):
+    """The acknowledgement says that the platform cannot read the batch; str() is its reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Records `span[0]`..`span[1]` of one lane and epoch, less what `skip` lists with its reason.
@@ -188,9 +192,16 @@ def encode_receipt(gateway: str, lane: Lane, receipt: Receipt) -> bytes:
     return orjson.dumps(document)
 
 
+def encode_refusal(gateway: str, lane: str, why: str) -> bytes:
+    """The answer to a batch that cannot be read, so that nothing in it can be told apart."""
+    return orjson.dumps({"v": VERSION, "gw": gateway, "lane": lane, "refused": why})
+
+
 def decode_receipt(payload: bytes) -> Receipt:
-    """The receipt in an acknowledgement. BatchError says what is wrong with it."""
+    """The receipt in an acknowledgement. BatchError says what is wrong with it, BatchRefusedError with the batch."""
     document = _object(payload)
+    if "refused" in document:
+        raise BatchRefusedError(_text(document, "refused"))
     try:
         accepted = tuple((_whole(a), _whole(b)) for a, b in document["ok"])
         rejected = tuple(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import batch as wire
-from gateway.batch import Batch, BatchError
+from gateway.batch import Batch, BatchError, BatchRefusedError
 from gateway.model import ClockState, Lane, Point, Receipt
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
@@ -139,7 +139,7 @@ def test_whatever_stands_under_a_key_it_is_a_batch_or_refused(key: str, value: A
         wire.decode(orjson.dumps(GOOD | {key: value}))
 
 
-@given(st.sampled_from(("v", "gw", "lane", "ep", "ok", "bad")), json)
+@given(st.sampled_from(("v", "gw", "lane", "ep", "ok", "bad", "refused")), json)
 def test_whatever_stands_in_an_acknowledgement_it_reads_or_is_refused(key: str, value: Any) -> None:
     good = {"v": 1, "gw": "cab-017", "lane": "telemetry", "ep": "9f2c", "ok": [[1, 2]], "bad": [[3, "x"]]}
     with suppress(BatchError):
@@ -156,6 +156,11 @@ def test_a_receipt_comes_back_as_it_went(
 ) -> None:
     receipt = Receipt(epoch, tuple(accepted), tuple(rejected))
     assert wire.decode_receipt(wire.encode_receipt("cab-017", Lane.EVENT, receipt)) == receipt
+
+
+def test_a_refusal_says_why_and_is_no_receipt() -> None:
+    with pytest.raises(BatchRefusedError, match=r"^not JSON$"):
+        wire.decode_receipt(wire.encode_refusal("cab-017", "telemetry", "not JSON"))
 
 
 def test_an_acknowledged_range_that_ends_before_it_starts_is_refused() -> None:

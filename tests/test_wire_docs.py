@@ -102,9 +102,13 @@ def test_every_key_that_is_written_is_in_schema_and_documents() -> None:
     full = dataclasses.replace(wire.decode(orjson.dumps(GOOD | {"e": []})), events=[[1, 0, {}]], error=500, up=60_000)
     receipt = Receipt("9f2c", ((1, 2),), ((3, "x", True),))
     batch = SCHEMAS["batch"]
+    stored = orjson.loads(wire.encode_receipt("cab-017", Lane.EVENT, receipt))
+    refused = orjson.loads(wire.encode_refusal("cab-017", Lane.EVENT, "not JSON"))
+    for document in (stored, refused):
+        validate(document, "ack")
     for document, schema in (
         (orjson.loads(wire.encode(full)), batch),
-        (orjson.loads(wire.encode_receipt("cab-017", Lane.EVENT, receipt)), SCHEMAS["ack"]),
+        (stored | refused, SCHEMAS["ack"]),
         (written(FULL_EVENT), batch["$defs"]["happened"]),
         (written(FULL_REPLY), batch["$defs"]["reply"]),
         ({field.name: 1 for field in dataclasses.fields(Command)} | {"v": 1}, SCHEMAS["command"]),

@@ -15,7 +15,7 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.batch import ENCODING, VERSION, BatchError, decode, decompress, encode_receipt
+from gateway.batch import ENCODING, VERSION, BatchError, decode, decompress, encode_receipt, encode_refusal
 from gateway.errors import LinkError, StorageError
 from gateway.model import Receipt
 from gateway.receiver.inbox import Inbox
@@ -27,7 +27,8 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _PAUSE = 1.0
 _REFUSED = 0x80
 
-_Answer = tuple[Arrival, bytes | None, "asyncio.Future[Receipt]"]
+_Answer = tuple[str, bytes | None, bytes]
+"""Topic, correlation data, document."""
 
 log = structlog.get_logger()
 
@@ -110,7 +111,9 @@ class MqttSide:
                     await self._take(message, answers)
 
     async def _take(self, message: aiomqtt.Message, answers: "asyncio.Queue[_Answer]") -> None:
-        _, _, tenant, gateway, what = str(message.topic).split("/")[:5]
+        _, _, tenant, gateway, what, *lane = str(message.topic).split("/")
+        topic = f"lampione/{VERSION}/{tenant}/{gateway}/ack"
+        correlation = getattr(message.properties, "CorrelationData", None)
         try:
             payload = _plain(message)
             if what != "batch":
@@ -119,30 +122,30 @@ class MqttSide:
                 await self._inbox.ask(lambda store: store.tell(tenant, gateway, what, text, VIA, now))
                 return
             arrival = Arrival(tenant, VIA, decode(payload))
-            if arrival.batch.gateway != gateway:
-                raise BatchError(f"it says that it is from {arrival.batch.gateway}")
+            if (arrival.batch.gateway, [arrival.batch.lane]) != (gateway, lane):
+                raise BatchError(f"it says that it is {arrival.batch.lane} of {arrival.batch.gateway}")
         except (BatchError, StorageError, UnicodeDecodeError) as error:
             log.warning("refused", topic=str(message.topic), why=str(error))
+            if what == "batch" and isinstance(error, BatchError):
+                answers.put_nowait((topic, correlation, encode_refusal(gateway, lane[0], str(error))))
             return
-        correlation = getattr(message.properties, "CorrelationData", None)
-        self._inbox.put(arrival).add_done_callback(
-            lambda receipt: answers.put_nowait((arrival, correlation, receipt)),
-        )
+
+        def answer(receipt: "asyncio.Future[Receipt]") -> None:
+            if not receipt.cancelled() and not receipt.exception():
+                document = encode_receipt(gateway, arrival.batch.lane, receipt.result())
+                answers.put_nowait((topic, correlation, document))
+
+        self._inbox.put(arrival).add_done_callback(answer)
 
     async def _answer(self, client: aiomqtt.Client, answers: "asyncio.Queue[_Answer]") -> None:
         while True:
-            arrival, correlation, receipt = await answers.get()
-            if receipt.cancelled() or receipt.exception():
-                continue
+            topic, correlation, document = await answers.get()
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType = "application/json"
             if correlation is not None:
                 properties.CorrelationData = correlation
-            batch = arrival.batch
-            payload = encode_receipt(batch.gateway, batch.lane, receipt.result())
-            topic = f"lampione/{VERSION}/{arrival.tenant}/{batch.gateway}/ack"
             # QoS 0: an answer that is lost costs one repetition, one that waits in the broker is stale.
-            await client.publish(topic, payload, qos=0, properties=properties)
+            await client.publish(topic, document, qos=0, properties=properties)
 
 
 def _plain(message: aiomqtt.Message) -> bytes:

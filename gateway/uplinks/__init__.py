@@ -14,9 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field
 
-from gateway.batch import Batch, BatchError, decode_receipt
+from gateway.batch import Batch, BatchError, BatchRefusedError, decode_receipt
 from gateway.diagnostic import Mistake
-from gateway.errors import UplinkError
+from gateway.errors import REFUSED, UplinkError
 from gateway.fields import Size, Slug, Written
 from gateway.model import Lane, Receipt
 from gateway.ports import Platform
@@ -92,9 +92,11 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
 
 
 def receipt_of(payload: bytes, batch: Batch) -> Receipt:
-    """The acknowledgement in `payload`. UplinkError where it does not read, or answers for another epoch."""
+    """The acknowledgement in `payload`. UplinkError where it refuses, does not read, or is of another epoch."""
     try:
         receipt = decode_receipt(payload)
+    except BatchRefusedError as error:
+        raise UplinkError(f"The platform cannot read a batch: {error}. Ask whoever runs it.", REFUSED) from None
     except BatchError as error:
         raise UplinkError(f"The platform's answer makes no sense: {error}. Ask whoever runs it.") from None
     if receipt.epoch != batch.epoch:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import zlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from paho.mqtt.properties import Properties
 from gateway.batch import encode
 from gateway.clock import SystemClock
 from gateway.errors import CommandError, LinkError, UplinkError
+from gateway.model import Lane
 from gateway.receiver import HttpIn, MqttIn, Receiver
 from gateway.receiver.http import HttpSide
 from gateway.uplinks import http, mqtt
@@ -207,6 +209,34 @@ async def test_what_is_no_batch_of_that_gateway_is_not_stored_and_stops_nothing(
         await stranger.publish(f"lampione/1/{TENANT}/cab-018/state", b"\xff", 1)
         await up.send(telemetry(1))
         assert [(row.gateway, row.received) for row in receiver.report()] == [(GATEWAY, 50)]
+
+
+async def test_a_batch_that_cannot_be_read_is_answered_so_that_its_sender_learns(
+    broker: Broker, tmp_path: Path
+) -> None:
+    root = f"lampione/1/{TENANT}/{GATEWAY}"
+    foreign = encode(replace(telemetry(1), gateway="cab-018"))
+    wrong = {
+        b"{": "not JSON: ", b'{"v":2}': "version 2 is not 1", foreign: "it says that it is telemetry of cab-018",
+        encode(replace(telemetry(1), lane=Lane.BILLING)): "it says that it is billing of cab-017",
+    }  # fmt: skip
+    answers: dict[bytes, Any] = {}
+    async with receiving(tmp_path, at(broker)) as receiver, _client(broker, GATEWAY) as sender:
+        await sender.subscribe(f"{root}/ack")
+        for number, payload in enumerate(wrong):
+            properties = Properties(PacketTypes.PUBLISH)
+            properties.CorrelationData = bytes([number])
+            await sender.publish(f"{root}/batch/telemetry", payload, 1, properties=properties)
+        async with asyncio.timeout(10):
+            async for message in sender.messages:
+                answers[message.properties.CorrelationData] = orjson.loads(message.payload)
+                if len(answers) == len(wrong):
+                    break
+        assert receiver.report() == []
+    for number, why in enumerate(wrong.values()):
+        answer = answers[bytes([number])]
+        assert answer.pop("refused").startswith(why)
+        assert answer == {"v": 1, "gw": GATEWAY, "lane": "telemetry"}
 
 
 async def test_inventory_and_state_are_kept(broker: Broker, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
-from gateway.batch import decode, decompress, encode_receipt
-from gateway.errors import StorageError, UplinkError
+from gateway.batch import decode, decompress, encode_receipt, encode_refusal
+from gateway.errors import REFUSED, StorageError, UplinkError
 from gateway.model import Lane, Receipt
 from gateway.uplinks import mqtt
 from tests.brokers import GATEWAY, PASSWORDS, PLATFORM, TENANT, Broker, free_port
@@ -137,6 +137,26 @@ async def test_an_answer_for_another_epoch_or_another_batch_settles_nothing(brok
         # The broker keeps the order, so what comes after these was not overtaken by them.
         await far.answer(message, Receipt("9f2c", ((1, 25),)))
         assert (await sending).accepted == ((1, 25),)
+
+
+async def test_a_batch_that_the_platform_cannot_read_is_refused_for_its_own_sake(broker: Broker) -> None:
+    """At once, so that delivery halves it: a platform that says nothing would cost the connection, again and again."""
+    up = uplink(broker)
+    async with far_side(broker) as far, running(up), asyncio.TaskGroup() as group:
+        sending = group.create_task(_refused(up))
+        message = await far.batch()
+        await far.client.publish(
+            f"{ROOT}/ack", encode_refusal(GATEWAY, "telemetry", "not JSON"), properties=_same(message)
+        )
+        error = await sending
+    assert error.code == REFUSED
+    assert str(error) == "The platform cannot read a batch: not JSON. Ask whoever runs it."
+
+
+async def _refused(up: mqtt.Uplink) -> UplinkError:
+    with pytest.raises(UplinkError) as failure:
+        await up.send(telemetry(1))
+    return failure.value
 
 
 def _same(message: aiomqtt.Message) -> Properties:

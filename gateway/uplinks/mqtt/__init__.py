@@ -136,6 +136,9 @@ class Uplink:
         try:
             answer.set_result(receipt_of(message.payload, batch))
         except UplinkError as error:
+            if error.code:
+                answer.set_exception(error)
+                return
             log.warning("acknowledgement_ignored", uplink=self._platform.name, why=str(error))
 
     def _fail_waiters(self) -> None:
