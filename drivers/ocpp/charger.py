@@ -159,8 +159,10 @@ class Charger:
         """An event of this charger. Where it cannot be kept, life goes on."""
         await self._keep([self._event(kind, say, more, time)], Lane.EVENT)
 
-    async def report(self, quantity: str, connector: int, value: float | str, context: str | None = None) -> None:
-        """What is known of a connector without a measurand: the limit that was confirmed."""
+    async def report(
+        self, quantity: str, connector: int, value: float | str | None, context: str | None = None
+    ) -> None:
+        """What is known of a connector without a measurand: the limit that was confirmed; None: none is known."""
         if reading := self._meter.state(quantity, connector, value, context=context):
             await self._keep([reading], Lane.TELEMETRY)
 

@@ -123,8 +123,8 @@ class Charging:
         stopper = codec.optional(payload, "idTag")
         time = codec.moment(payload.get("timestamp"), remarks)
         answer: dict[str, Json] = {}
-        if stopper:
-            answer["idTagInfo"] = await self._allow(stopper, is_live=not self._meter.age(time))
+        if stopper:  # who has charged is not asked about: the charge is over, and its answer waits
+            answer["idTagInfo"] = await self._allow(stopper, is_live=False)
         mark = digest("StopTransaction", payload)
         async with self._one_at_a_time:
             begun, name = self._meant(number, None, self._cards.pseudonyms(stopper) if stopper else ())

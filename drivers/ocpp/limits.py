@@ -41,7 +41,7 @@ async def install_base(charger: Charger, connection: Connection, clock: Clock) -
         refusal = ""
         for unit in charger.rate_units:
             limit = _in(unit, _obeyed(charger, charger.settings.safe_current), charger.settings.phases)
-            refusal = await _install(connection, BASE, limit, unit, clock.wall())
+            refusal = await _install(charger, connection, BASE, limit, unit, clock.wall())
             if not refusal:
                 charger.has_base = True
                 break
@@ -64,6 +64,8 @@ async def clear(charger: Charger, command: Command, clock: Clock) -> Reply:
     if answer.get("status") not in ("Accepted", "Unknown"):
         raise CommandError("refused", f"{charger.device.id} answers {str(answer.get('status'))[:40]}.")
     now: dict[str, Json] = {"amps": round(max(known), 1)} if known and len(known) == len(shown) else {}
+    for connector, amps in enumerate(shown, 1):
+        await charger.report("charging_limit", connector, amps, "command")
     proof = "GetCompositeSchedule" if now else "ClearChargingProfile"
     return Reply(command.id, CommandState.SUCCEEDED, clock.boot(), now=now, proof=proof)
 
@@ -128,11 +130,11 @@ async def _set(charger: Charger, connection: Connection, amps: float, lease_s: i
         settings = charger.settings
         if lease_s is not None and not charger.has_base:
             safe = _in(unit, _obeyed(charger, settings.safe_current), settings.phases)
-            refusal = await _install(connection, BASE, safe, unit, now)
+            refusal = await _install(charger, connection, BASE, safe, unit, now)
             if refusal:
                 continue
             charger.has_base = True
-        refusal = await _install(connection, LIVE, _in(unit, amps, settings.phases), unit, now, lease_s)
+        refusal = await _install(charger, connection, LIVE, _in(unit, amps, settings.phases), unit, now, lease_s)
         if not refusal:
             charger.rate_units = [unit]
             return
@@ -140,13 +142,22 @@ async def _set(charger: Charger, connection: Connection, amps: float, lease_s: i
 
 
 async def _install(
-    connection: Connection, profile: int, limit: float, unit: str, now: int, duration: int | None = None
+    charger: Charger,
+    connection: Connection,
+    profile: int,
+    limit: float,
+    unit: str,
+    now: int,
+    duration: int | None = None,
 ) -> str:
     """'' or why the charger does not take it. `now`: UTC milliseconds; `duration`: seconds."""
+    period: dict[str, Any] = {"startPeriod": 0, "limit": limit}
+    if charger.settings.phases == "1":
+        period["numberPhases"] = 1  # else 3 are assumed, and watts divided among them (§7.14)
     schedule: dict[str, Any] = {
         "startSchedule": codec.iso(now - EARLY_S * 1000),
         "chargingRateUnit": unit,
-        "chargingSchedulePeriod": [{"startPeriod": 0, "limit": limit}],
+        "chargingSchedulePeriod": [period],
     }
     if duration is not None:
         schedule["duration"] = duration + EARLY_S

@@ -81,14 +81,15 @@ class Meter:
         context: str | None = None,
     ) -> Reading | None:
         """What is known without a measurand: a status, the limit. None where there is no such point; a `value` of None
-        is one that nobody knows.
+        is a status that nobody knows, or that no limit is known to hold.
         """
         point = self._unmeasured_at(quantity, connector)
         if point is None:
             return None
         at = self._clock.boot() - self.age(time)
         if value is None:
-            return Reading(point.id, None, at, Quality.BAD, Reason.OUT_OF_RANGE, time, context)
+            reason = Reason.IDLE if quantity == "charging_limit" else Reason.OUT_OF_RANGE
+            return Reading(point.id, None, at, Quality.BAD, reason, time, context)
         self.known.add(point.id)
         return Reading(point.id, value, at, device_time=time, context=context)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from drivers.ocpp import codec
 from drivers.ocpp.tags import Pseudonyms
 from gateway.errors import CommandError, StorageError
 from gateway.testing import Recorder
@@ -88,6 +89,21 @@ async def test_the_platform_decides_by_pseudonym_in_time_or_as_it_last_did(sessi
         await running.driver.execute(order("authorise", tag=names[1], status="Blocked"))
         assert (await ask("04A1B2C3"))["status"] == "Blocked"
     assert "STRANGER" not in repr(recorder.records)
+
+
+async def test_nobody_is_asked_about_history_or_about_who_has_charged(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    async with gateway(recorder, make_settings(authorise="platform", authorise_within="10s")) as running:
+        charger = await connect(session, running)
+        hours_ago = codec.iso(running.driver._link.clock.wall() - 5 * 3_600_000)
+        async with asyncio.timeout(2):
+            begun = await charger.ask("StartTransaction", {**START, "timestamp": hours_ago})
+            stop = {"transactionId": begun["transactionId"], "meterStop": 9, "idTag": "STRANGER"}
+            now = codec.iso(running.driver._link.clock.wall())
+            ended = await charger.ask("StopTransaction", {**stop, "timestamp": now})
+        assert begun["idTagInfo"]["status"] == "Accepted"  # by the list
+        assert ended["idTagInfo"]["status"] == "Invalid"
+    assert not of(recorder, "authorise")
 
 
 def test_a_new_pseudonym_key_overlaps_with_the_former_one() -> None:

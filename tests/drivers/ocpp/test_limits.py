@@ -196,8 +196,8 @@ def test_schedules_stack_replace_and_clear() -> None:
     assert kept.amps(1, now, None) == 10
 
 
-@given(st.floats(6, 32), st.integers(1, 86_400) | st.none())
-def test_whatever_is_asked_what_is_sent_fits_the_schema(amps: float, lease_s: int | None) -> None:
+@given(st.floats(6, 32), st.integers(1, 86_400) | st.none(), st.sampled_from(["1", "3"]))
+def test_whatever_is_asked_what_is_sent_fits_the_schema(amps: float, lease_s: int | None, phases: str) -> None:
     from drivers.ocpp import limits
 
     sent: list[dict[str, Any]] = []
@@ -209,9 +209,11 @@ def test_whatever_is_asked_what_is_sent_fits_the_schema(amps: float, lease_s: in
             return {"status": "Accepted"}
 
     class Asked:
-        device, settings, profile = make_device(), make_device().settings, GENERIC
+        device, settings, profile = make_device(), make_device(phases=phases).settings, GENERIC
 
     exact = limits._asked(Asked(), limit(amps))  # type: ignore[arg-type]
     assert amps - 0.1001 < exact <= amps + 1e-6
-    asyncio.run(limits._install(Line(), 2, exact, "A", 1_795_305_600_000, lease_s))  # type: ignore[arg-type]
+    asyncio.run(limits._install(Asked(), Line(), 2, exact, "A", 1_795_305_600_000, lease_s))  # type: ignore[arg-type]
     assert sent[0]["csChargingProfiles"]["stackLevel"] == 1
+    (period,) = sent[0]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"]
+    assert period.get("numberPhases") == (1 if phases == "1" else None)

@@ -218,11 +218,17 @@ async def test_the_configuration_is_told_without_keys(session: aiohttp.ClientSes
 async def test_a_limit_is_cleared_and_what_then_holds_is_shown(session: aiohttp.ClientSession) -> None:
     period = {"startPeriod": 0, "limit": 6.0}
     schedule = {"status": "Accepted", "chargingSchedule": {"chargingRateUnit": "A", "chargingSchedulePeriod": [period]}}
-    async with gateway(Recorder()) as running:
+    recorder = Recorder()
+    async with gateway(recorder) as running:
         charger = await connect(session, running)
         for status in ("Accepted", "Unknown"):
             sent, told = await answered(running, charger, order("clear_limit"), {"status": status}, schedule)
             assert sent == [{"id": 2}, {"connectorId": 1, "duration": 60}]
             assert told == {"amps": 6}
+        shows_none: dict[str, Any] = {"status": "Accepted"}
+        _, told = await answered(running, charger, order("clear_limit"), {"status": "Accepted"}, shows_none)
+        assert told == {}
         with pytest.raises(CommandError, match="answers Rejected"):
             await answered(running, charger, order("clear_limit"), {"status": "Rejected"}, schedule)
+    limits = [(one.value, one.reason) for one in recorder.readings if one.point == "cp-1/evse/charging_limit"]
+    assert limits[:3] == [(6, None), (6, None), (None, "idle")], "the limit that is gone does not stand"
