@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivers.modbus.codec import Field
+from drivers.modbus.counters import Counters
 from drivers.modbus.identity import Identity
 from drivers.modbus.lesson import Lesson
 from drivers.modbus.plan import Block, Named, lengthened, plan
 from drivers.modbus.settings import SETTING_EVERY, DeviceSettings, Profile
 from gateway.errors import DeviceError
 from gateway.model import Device, Quality, Reading, Reason
+from gateway.ports import State
 
 EVERY = 10.0
 """Seconds between polls where neither the device nor the point says otherwise."""
@@ -35,13 +37,14 @@ class Rate:
 class Polled:
     """One device on the link."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, state: State) -> None:
         assert isinstance(device.settings, DeviceSettings)
         assert isinstance(device.profile, Profile)
         self.id = device.id
         self.unit = device.settings.address
         self.profile = device.profile
         self.identity = Identity(self.profile)
+        self.counters = Counters.of(device.id, self.profile.points, state.get(device.id))
         self.settings: Mapping[str, Field] = dict(self.profile.writable())
         self.point_ids = {slug: point.id for slug, point in device.points.items()}
         self.silent = False

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from drivers.modbus.codec import decode_at
 from drivers.modbus.device import Polled
 from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
+from drivers.modbus.identify import serials
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
 from drivers.modbus.plan import Block, halves
 from drivers.modbus.settings import Settings
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
-from gateway.model import Command, Event, Lane, Quality, Reading, Reason, Record, Reply
+from gateway.model import Command, Event, Json, Lane, Quality, Reading, Reason, Record, Reply
 from gateway.ports import Emit, Link
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Driver:
     def __init__(self, link: Link) -> None:
         assert isinstance(link.settings, Settings)
         self._link = link
-        self._devices = [Polled(device) for device in link.devices]
+        self._devices = [Polled(device, link.state) for device in link.devices]
         paces = {device.unit: _pace(device, link.settings) for device in self._devices}
         self._slowest = max([link.settings.timeout, *(pace.longest for pace in paces.values())])
         self._wire = wire(link, paces)
@@ -120,7 +121,10 @@ class Driver:
             readings += self._fall_silent(device, error, readings, self._now() - self._started)
             say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {error}. {error.fix}"
         device.learn(self._now())
-        if not await self._tell(emit, readings):
+        told, events = device.counters.judge(readings)
+        if await self._tell(emit, events, Lane.EVENT) and await self._tell(emit, told, state=device.counters.keep()):
+            device.counters.kept()
+        else:
             device.unsaid()
         await self._tell_state(emit, device, say)
 
@@ -137,7 +141,8 @@ class Driver:
                 readings += device.bad(device.point_ids, error, self._now(), self._at())
                 return f"{device.id} (unit {device.unit}): {error}"
             say = await self._ask_for(device, emit, device.blocks(rates, self._wire.worth(device.unit)), readings)
-            if device.identity.is_doubted(readings) and not looked:
+            doubt = device.identity.is_doubted(readings) or device.counters.has_fallen(readings)
+            if doubt and not looked:
                 doubted = readings.copy()
                 readings.clear()
                 if await self._identify(device, emit):
@@ -175,6 +180,22 @@ class Driver:
 
         NoAnswer; Refused: it has the registers, but does not answer for them now.
         """
+        bank = await self._who(device)
+        if device.counters.is_other(serials(device.profile, bank)) and await self._who(device) != bank:
+            why = "it names two serial numbers, one after the other"
+            raise NoAnswer(why, "Look for a second device with its address.")
+        order = device.identity.word_order
+        is_news = device.identity.learn(bank, self._now())
+        if device.identity.is_known:
+            device.counters.meet(device.identity.serials, self._at())
+        if device.identity.word_order != order:
+            device.turn()
+            say = f"{device.id} {device.identity.remark}."
+            await self._tell(emit, [Event("nonconforming", device.id, self._at(), say)], Lane.EVENT)
+        return is_news
+
+    async def _who(self, device: Polled) -> dict[int, dict[int, int]]:
+        """What it answers of itself: function, address, register; without what it does not have."""
         bank: dict[int, dict[int, int]] = {}
         for fc, addr, count in device.identity.questions:
             try:
@@ -184,13 +205,7 @@ class Driver:
                     raise
             else:
                 bank.setdefault(fc, {}).update(enumerate(words, addr))
-        order = device.identity.word_order
-        is_news = device.identity.learn(bank, self._now())
-        if device.identity.word_order != order:
-            device.turn()
-            say = f"{device.id} {device.identity.remark}."
-            await self._tell(emit, [Event("nonconforming", device.id, self._at(), say)], Lane.EVENT)
-        return is_news
+        return bank
 
     def _fall_silent(
         self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float
@@ -260,11 +275,17 @@ class Driver:
             readings.append(Reading(device.point_ids[slug], value, at, quality, reason))
         return readings
 
-    async def _tell(self, emit: Emit, records: Sequence[Record], lane: Lane = Lane.TELEMETRY) -> bool:
+    async def _tell(
+        self,
+        emit: Emit,
+        records: Sequence[Record],
+        lane: Lane = Lane.TELEMETRY,
+        state: Mapping[str, Json] | None = None,
+    ) -> bool:
         if not records:
             return True
         try:
-            await emit(records, lane=lane)
+            await emit(records, lane=lane, state=state or None)
         except StorageError:
             # The buffer says itself that it is full or sick; the next poll brings newer values.
             return False

@@ -219,6 +219,20 @@ def verdict(profile: Known, bank: Bank) -> Verdict:
     return Verdict(Setting.TURNED, word_order=order) if order else AS_WRITTEN
 
 
+def serials(profile: Known, bank: Bank) -> tuple[str, ...]:
+    """The number of the device, in each word order that it may be set to; nothing where it says none."""
+    if profile.serial_number is None:
+        return ()
+    [(_, field)] = located(profile, [profile.serial_number])
+    words = _read(field, bank)
+    if not any(words) or all(word == 0xFFFF for word in words):
+        return ()
+    others = {one.else_word_order for one in profile.verify} - {None}
+    fields = (field, *(replace(field, low_word_first=order == "little") for order in others))
+    found = (decode(each, words)[0] for each in fields)
+    return tuple(dict.fromkeys(str(number) for number in found if number is not None))
+
+
 def _read(field: Field, bank: Bank) -> list[int]:
     """The registers of `field`, or nothing where one of them was not read."""
     words = [bank.get(field.fc, {}).get(addr) for addr in range(field.addr, field.end)]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from drivers.modbus.codec import Field
-from drivers.modbus.identify import AS_WRITTEN, Bank, Setting, Verdict, needed, requests, verdict
+from drivers.modbus.identify import AS_WRITTEN, Bank, Setting, Verdict, needed, requests, serials, verdict
 from drivers.modbus.kinds import Kind
 from drivers.modbus.points import WordOrder
 from drivers.modbus.settings import Profile
@@ -33,6 +33,8 @@ class Identity:
         self.due = -math.inf if self.questions else math.inf
         """When to ask next, loop time."""
         self._verdict = Verdict(Setting.UNKNOWN, "it was not asked yet") if self.questions else AS_WRITTEN
+        self.serials: tuple[str, ...] = ()
+        """Its number, in each word order that it may be set to; nothing: it says none."""
         self._strange: set[PointId] = set()
 
     @property
@@ -53,6 +55,7 @@ class Identity:
     def learn(self, bank: Bank, now: float) -> bool:
         """Its answers. Whether it is otherwise than it was known; the first answer is always news."""
         before, self._verdict = self._verdict, verdict(self._profile, bank)
+        self.serials = serials(self._profile, bank)
         self.due = now + EVERY if self.is_known else -math.inf
         return (before.setting, before.word_order) != (self._verdict.setting, self._verdict.word_order)
 

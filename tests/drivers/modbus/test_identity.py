@@ -110,10 +110,10 @@ async def test_a_setting_is_asked_for_every_hour() -> None:
 
 async def test_what_comes_back_is_asked_anew() -> None:
     async with running(make_device("a/m", 1), timeout="200ms") as street:
+        hold(street)
         await street.seen(40, "a/m")
         street.emulator.fault("a/m", "silent")
         await street.until(lambda seen: any(e.kind == "device_down" for e in seen.events))
-        hold(street)
         street.emulator.turn("a/m")
         street.emulator.fault("a/m", None)
         start = len(street.recorder.readings)
