@@ -1,7 +1,7 @@
-"""Batches as JSON lines in a file: one batch a line, on the disk before its receipt.
+"""Batches as JSON lines in files of bounded size: one batch a line, on the disk before its receipt.
 
 For commissioning without a platform, and for carrying readings away on a stick. Lines are the same JSON
-that goes over MQTT and HTTP; every line stands alone.
+that goes over MQTT and HTTP; every line stands alone. A full file becomes `path.1`, that one `path.2`, and so on.
 """
 
 import asyncio
@@ -10,19 +10,29 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+import structlog
+from pydantic import Field
 
 from gateway.batch import Batch, encode
 from gateway.durable import flush_names
 from gateway.errors import UplinkError
+from gateway.fields import Size, Whole
 from gateway.model import Receipt
 from gateway.ports import Platform, Receive
 from gateway.uplinks import UplinkKeys, beating
 
+log = structlog.get_logger()
+
 
 class Settings(UplinkKeys):
-    """An uplink into a file, which grows for ever: whoever takes it away moves it, and a new one is begun."""
+    """An uplink into `files` files of `size` at most, `path` the newest; whoever wants to keep them moves them away."""
 
     path: Path
+    size: Size = 16 * 1024 * 1024
+    files: Annotated[Whole, Field(ge=1, le=1000)] = 16
+    """Beyond these the oldest is removed: nobody has taken it away, and the disk is not only ours."""
 
 
 class Uplink:
@@ -32,7 +42,9 @@ class Uplink:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._path: Path = platform.settings.path
+        settings: Settings = platform.settings
+        self._path, self._size = settings.path, settings.size
+        self._names = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, settings.files))]
         self._open = asyncio.Event()
         # A lock of the threads, not of the tasks: a cancelled task leaves its thread writing.
         self._turn = threading.Lock()
@@ -64,6 +76,8 @@ class Uplink:
 
     def _append(self, line: bytes) -> None:
         with self._turn:
+            if self._is_full(len(line)):
+                self._shift()
             is_new = not self._path.exists()
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(self._path, flags, 0o640)
@@ -82,6 +96,24 @@ class Uplink:
                 os.close(descriptor)
             if is_new:
                 flush_names(self._path.parent)
+
+    def _is_full(self, more: int) -> bool:
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            return False
+        return size > 0 and size + more > self._size
+
+    def _shift(self) -> None:
+        """Each file takes the place of the next older one, up to a place that is free: somebody took it away."""
+        free = next((number for number, name in enumerate(self._names) if not name.exists()), None)
+        if free is None:
+            free = len(self._names) - 1
+            log.warning("oldest_batches_removed", uplink=self._platform.name, file=str(self._names[free]))
+            self._names[free].unlink()
+        for number in range(free, 0, -1):
+            self._names[number - 1].rename(self._names[number])
+        flush_names(self._path.parent)
 
 
 def _write_all(descriptor: int, line: bytes) -> None:

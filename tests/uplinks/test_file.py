@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def uplink(path: Path) -> file.Uplink:
-    return file.Uplink(platform(file, {"path": str(path)}))
+def uplink(path: Path, **keys: str) -> file.Uplink:
+    return file.Uplink(platform(file, {"path": str(path)} | keys))
 
 
 async def test_one_batch_a_line(tmp_path: Path) -> None:
@@ -118,3 +118,62 @@ async def test_a_file_that_was_taken_away_is_begun_anew(tmp_path: Path) -> None:
         await up.send(telemetry(51))
     assert decode(path.read_bytes()).span == (51, 100)
     assert decode((tmp_path / "stick.jsonl").read_bytes()).span == (1, 50)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def spans(path: Path) -> list[tuple[int, int]]:
+    return [decode(line).span for line in path.read_bytes().splitlines()]
+
+
+async def test_no_file_grows_beyond_its_size_and_the_oldest_goes(tmp_path: Path) -> None:
+    """Three files of two batches each: of nine batches, the newest five or six are there, each once and in order."""
+    path, batches = tmp_path / "away.jsonl", [telemetry(1 + 50 * n) for n in range(9)]
+    size = max(len(encode(batch)) + 1 for batch in batches) * 2
+    up = uplink(path, size=f"{size} B", files="3")
+    async with running(up):
+        for batch in batches:
+            await up.send(batch)
+    oldest_first = [tmp_path / "away.jsonl.2", tmp_path / "away.jsonl.1", path]
+    assert files(tmp_path) == sorted(oldest_first)
+    assert all(file.stat().st_size <= size for file in oldest_first)
+    held = [span for file in oldest_first for span in spans(file)]
+    assert held == [batch.span for batch in batches[4:]]
+
+
+async def test_a_batch_larger_than_a_file_has_one_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "away.jsonl"
+    up = uplink(path, size="100 B", files="2")
+    async with running(up):
+        for first in (1, 51, 101):
+            await up.send(telemetry(first))
+    assert (spans(tmp_path / "away.jsonl.1"), spans(path)) == ([(51, 100)], [(101, 150)])
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+async def test_a_place_that_is_free_is_filled_before_anything_is_removed(tmp_path: Path, missing: int) -> None:
+    """Somebody has taken a file away, or a power cut came between two renames."""
+    path = tmp_path / "away.jsonl"
+    up = uplink(path, size="100 B", files="4")
+    async with running(up):
+        for n in range(4):
+            await up.send(telemetry(1 + 50 * n))
+        taken = tmp_path / f"away.jsonl.{missing}"
+        gone = spans(taken)
+        taken.unlink()
+        await up.send(telemetry(201))
+    held = sorted(span for file in files(tmp_path) for span in spans(file))
+    assert held == sorted({(1, 50), (51, 100), (101, 150), (151, 200), (201, 250)} - set(gone))
+    assert spans(path) == [(201, 250)]
+
+
+async def test_one_file_alone_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "away.jsonl"
+    up = uplink(path, size="100 B", files="1")
+    async with running(up):
+        await up.send(telemetry(1))
+        await up.send(telemetry(51))
+    assert files(tmp_path) == [path]
+    assert spans(path) == [(51, 100)]
