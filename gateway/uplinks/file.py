@@ -31,6 +31,7 @@ class Settings(UplinkKeys):
 
     path: Path
     size: Size = 16 * 1024 * 1024
+    """No file grows beyond it."""
     files: Annotated[Whole, Field(ge=1, le=1000)] = 16
     """Beyond these the oldest is removed: nobody has taken it away, and the disk is not only ours."""
 
