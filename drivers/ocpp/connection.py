@@ -161,7 +161,8 @@ class Connection:
         while True:
             message = await self._socket.receive()
             before, self._heard = self._heard, loop.time()
-            await self._take_share(self._heard - before)
+            if (pause := self._share(self._heard - before)) > 0:
+                await asyncio.sleep(pause)
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._take(message.data)
@@ -236,8 +237,7 @@ class Connection:
         except (ConnectionError, TimeoutError):
             await self.close()
 
-    async def _take_share(self, later: float) -> None:
-        """Wait until this charger, `later` seconds after its last frame, may be listened to again."""
+    def _share(self, later: float) -> float:
+        """Seconds until this charger, `later` seconds after its last frame, may be listened to again."""
         self._allowance = min(BURST, self._allowance + later * PER_SECOND) - 1
-        if self._allowance < 0:
-            await asyncio.sleep(-self._allowance / PER_SECOND)
+        return -self._allowance / PER_SECOND

@@ -198,6 +198,30 @@ async def test_what_breaks_the_schema_is_answered_by_the_schema(
     get_validator(MessageType.CallResult, action, "1.6").validate(answer)
 
 
+async def test_a_charger_that_does_not_wait_for_its_boot_is_answered_in_order(session: aiohttp.ClientSession) -> None:
+    """VCP tells its status before it has been told that it may."""
+    async with gateway(Recorder()) as running:
+        charger = await connect(session, running)
+        status = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
+        await charger.send([2, "1", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}])
+        await charger.send([2, "2", "StatusNotification", status])
+        await charger.send([2, "3", "Heartbeat", {}])
+        assert [(await charger.receive())[:2] for _ in range(3)] == [[3, "1"], [3, "2"], [3, "3"]]
+
+
+async def test_a_value_after_the_stop_belongs_to_its_charge_and_makes_no_other(session: aiohttp.ClientSession) -> None:
+    """Ocular sends its closing value last."""
+    recorder = Recorder()
+    async with gateway(recorder) as running:
+        charger = await connect(session, running)
+        number = (await charger.ask("StartTransaction", START))["transactionId"]
+        await charger.ask("StopTransaction", {"transactionId": number, "meterStop": 900, "timestamp": AT})
+        await charger.ask("MeterValues", {**sampled(value="900", context="Transaction.End"), "transactionId": number})
+    assert len(of(recorder, "session")) == 1
+    (value,) = [one for one in recorder.readings if one.value == 900]
+    assert (value.transaction, value.context) == (str(number), "transaction_end")
+
+
 async def test_the_answer_to_a_start_was_lost_for_good(session: aiohttp.ClientSession) -> None:
     """The charger says -1 from then on; there is one charge that it can be."""
     recorder = Recorder()
