@@ -113,7 +113,7 @@ class Street:
         for device in self.devices:
             if device.profile in (SELF_IDENTIFYING, EQUALS):
                 for slug, place in device.profile.points.items():  # type: ignore[attr-defined]
-                    self.emulator.set(device.id, slug, place.addr + 1000 * device.settings.address)  # type: ignore[attr-defined]
+                    self.emulator.set(device.id, slug, place.addr + 1000 * (device.settings.address % 60))  # type: ignore[attr-defined]
         if not where["port"].startswith("/"):
             self.port = int(where["port"].rpartition(":")[2])
         self.settings = make_settings({**self.wire, **where}, self.timeout)
@@ -140,7 +140,7 @@ class Street:
     def wrong(self) -> list[Any]:
         """Values of self-identifying points that are not their own."""
         places = {
-            device.points[slug].id: place.addr + 1000 * device.settings.address  # type: ignore[attr-defined]
+            device.points[slug].id: place.addr + 1000 * (device.settings.address % 60)  # type: ignore[attr-defined]
             for device in self.devices
             if device.profile in (SELF_IDENTIFYING, EQUALS)
             for slug, place in device.profile.points.items()  # type: ignore[attr-defined]
