@@ -19,6 +19,9 @@ SITE = Path("/etc/lampione/site.yaml")
 VERBS = {
     "run": "run the gateway on a site file",
     "check": "check a site file: every mistake at once, with its place and the fix",
+    "read": "what a device says now",
+    "write": "set a point of a device, proved by reading it back",
+    "decode": "which register, type and word order a known value is in",
     "simulate": "play the far end of every link of a site file",
     "demo": "a whole street on this machine: emulated devices, gateway, platform",
     "receive": "the platform's side: take batches in, store, acknowledge",
