@@ -80,3 +80,10 @@ def test_within_and_missing_make_up_the_whole(numbers: set[int], first: int, len
     there = {n for a, b in ranges.within(first, last) for n in range(a, b + 1)}
     assert there == {n for n in range(first, last + 1) if n in numbers}
     assert Ranges([*ranges.within(first, last), *ranges.missing(first, last)]) == Ranges([(first, last)])
+
+
+@given(spans, span)
+def test_what_is_removed_is_gone(some: list[tuple[int, int]], gone: tuple[int, int]) -> None:
+    ranges = Ranges(some)
+    ranges.remove(*gone)
+    assert ranges.spans() == as_spans(model(some) - model([gone]))

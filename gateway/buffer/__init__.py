@@ -6,10 +6,9 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from gateway.buffer import ballast
+from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import EVENT, Block
 from gateway.buffer.lane import LaneBuffer
 from gateway.buffer.sweep import Bounds
@@ -44,6 +43,7 @@ class Buffer:
         self.folder = folder
         self._gateway, self._clock = gateway, clock
         machine = this_machine() if machine is None else machine
+        self._ballast = Ballast(folder)
         self.lanes = {
             lane: LaneBuffer(
                 lane,
@@ -60,7 +60,7 @@ class Buffer:
                 ),
                 grow=_GROW[lane],
                 machine=machine,
-                make_room=partial(ballast.release, folder),
+                ballast=self._ballast,
             )
             for lane in Lane
         }
@@ -75,7 +75,7 @@ class Buffer:
         self._lock = lock(self.folder / "lock")
         for lane in self.lanes.values():
             await lane.open()
-        await asyncio.to_thread(ballast.hold, self.folder)
+        await asyncio.to_thread(self._ballast.hold)
 
     async def tell_damage(self) -> None:
         """Emit one gap event for each lane whose file was moved aside at the start."""

@@ -8,26 +8,53 @@ from contextlib import suppress
 from pathlib import Path
 
 SIZE = 8 * 1024 * 1024
+SHORT = 2 * SIZE
+"""Bytes: with less than these left, lanes do not grow into the disk's end."""
+_WORTH_IT = 256 * 1024
+_LOGS = 1024 * 1024
+"""What the lanes' logs may still need beside their files."""
 
 
-def hold(folder: Path) -> None:
-    """Make the file where there is plenty of room, at the start; a disk that refuses is no reason not to start."""
-    with suppress(OSError):
-        free = os.statvfs(folder)
-        file = folder / "ballast"
-        if file.exists() or free.f_bavail * free.f_frsize < 4 * SIZE:
-            return
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+class Ballast:
+    """Of one buffer's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._file = folder, folder / "ballast"
+
+    def hold(self) -> None:
+        """Make the file, of a quarter of what is free at most; a disk that refuses is no reason not to start."""
+        with suppress(OSError):
+            size = min(SIZE, self._free() // 4)
+            if size < _WORTH_IT or self._file.exists():
+                return
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except OSError:
+                self._file.unlink()
+            finally:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Where the disk is short: a lane that has only come to its own bound leaves the ballast alone."""
+        with suppress(OSError):
+            if self._free() < SHORT:
+                self._file.unlink()
+
+    def room(self, *, yields: bool) -> int | None:
+        """Bytes by which a lane may grow while the disk is short, None while it is not: one that can yield by none, the
+        others share what is left.
+        """
         try:
-            os.posix_fallocate(descriptor, 0, SIZE)
-        finally:
-            os.close(descriptor)
+            free = self._free()
+        except OSError:
+            return None
+        if free >= SHORT:
+            self.hold()
+            return None
+        return 0 if yields else max(0, free - _LOGS) // 3
 
-
-def release(folder: Path) -> bool:
-    """Whether there was something to release."""
-    try:
-        (folder / "ballast").unlink()
-    except OSError:
-        return False
-    return True
+    def _free(self) -> int:
+        """Bytes that the disk has left, beside the ballast."""
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize

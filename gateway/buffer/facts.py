@@ -16,6 +16,8 @@ from gateway.buffer.skips import EVERYBODY, Skips
 from gateway.model import Json
 from gateway.ranges import Ranges
 
+_NONE = Skips()
+
 
 class Kind(StrEnum):
     """Key -> value of each."""
@@ -57,14 +59,18 @@ class Facts:
         self.epochs = sorted(epochs, key=lambda epoch: epoch.number)
         self.noted = int(found[Kind.NEXT].get("", 1))
 
+    def skipped(self, uplink: str, first: int, last: int) -> list[tuple[int, int, str]]:
+        """What of first..last is not to come for this uplink, with its reason: disjoint, ascending."""
+        both = Skips()
+        for whose in (EVERYBODY, uplink):
+            for a, b, why in self.skips.get(whose, _NONE).within(first, last):
+                both.add(why, a, b)
+        return both.within(first, last)
+
     def store_next(self, position: int) -> None:
         """The records may all be gone; their numbers are never used again."""
         self.put(Kind.NEXT, "", position)
         self.noted = position
-
-    def store_origin(self, boot_id: str, origin: int) -> None:
-        self.put(Kind.BOOT, boot_id, origin)
-        self.origins[boot_id] = origin
 
     def store_epoch(self, epoch: Epoch) -> None:
         self.put(Kind.EPOCH, str(epoch.number), (epoch.id, epoch.machine, epoch.last))

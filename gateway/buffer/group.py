@@ -6,6 +6,8 @@ from typing import Any
 from gateway.buffer.block import Anchor
 from gateway.model import Json, Receipt
 
+_ROW_COST = 60
+
 
 @dataclass(slots=True)
 class Group:
@@ -16,6 +18,19 @@ class Group:
     points: list[tuple[int, str]] = field(default_factory=list)
     state: dict[str, Json] = field(default_factory=dict)
     receipts: list[tuple[str, Receipt]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, roughly."""
+        return _ROW_COST * len(self.rows)
+
+    def tell_state(self, state: dict[str, Json]) -> None:
+        """Change `state` as this group does once it is committed."""
+        for key, value in self.state.items():
+            if value is None:
+                state.pop(key, None)
+            else:
+                state[key] = value
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.points or self.state or self.receipts)

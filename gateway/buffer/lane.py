@@ -11,10 +11,12 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import Anchor, Block, event_row, reading_row
 from gateway.buffer.deadletters import DeadLetter
 from gateway.buffer.epoch import EPOCH_BITS, epoch_at
@@ -24,7 +26,6 @@ from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.points import Points
 from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
-from gateway.buffer.skips import EVERYBODY, Skips
 from gateway.buffer.sweep import Bounds, Sweep
 from gateway.errors import StorageError
 from gateway.model import Json, Lane, Point, Reading, Receipt, Record
@@ -38,7 +39,6 @@ HIGH_WATER = 2 * 1024 * 1024
 RING = 2 * 1024 * 1024
 """Bytes in memory while the disk takes none."""
 REOPEN_EVERY = 30.0
-_ROW_COST = 60
 _SETTLE_WITHIN = 1.0
 _RETRY_AFTER = 2.0
 _SWEEP_EVERY = 30.0
@@ -58,7 +58,7 @@ class LaneBuffer:
         bounds: Bounds,
         grow: int = 256 * 1024,
         machine: str = "",
-        make_room: Callable[[], bool] = lambda: False,
+        ballast: Ballast,
     ) -> None:
         self.lane = lane
         self.error: str | None = None
@@ -70,7 +70,7 @@ class LaneBuffer:
         """Whether the disk takes no writes, so that records are in memory only."""
         self.damaged = 0
         """Blocks that the check of the whole file has found bad; they go out as skipped."""
-        self._clock, self._bounds, self._make_room = clock, bounds, make_room
+        self._clock, self._bounds, self._ballast = clock, bounds, ballast
         self._commit_every = commit_every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"buffer-{lane}")
         make = partial(LaneFile, grow=grow, machine=machine)
@@ -81,13 +81,12 @@ class LaneBuffer:
         self._durable_head: int | None = None
         self._stumbled: StorageError | None = None
         self._group = Group()
-        self._gathered = 0
         self._promises: list[asyncio.Future[None]] = []
         self._points = Points()
         self._due: float | None = None
         self._wake = asyncio.Event()
         self._committed = asyncio.Event()
-        self._uplinks: Mapping[str, str] = {}
+        self._uplinks: Mapping[str, str] | None = None
         self._settled: dict[str, Ranges] = {}
         self._sent = Ranges()
         self._checked: int | None = 0
@@ -110,7 +109,12 @@ class LaneBuffer:
     async def enrol(self, uplinks: Mapping[str, str]) -> None:
         """Say which uplinks take this lane, and from where ('oldest' | 'now') those that are new start."""
         self._uplinks = dict(uplinks)
-        self._settled = await self._in_thread(partial(self._file.uplinks, uplinks))
+        try:
+            await self._in_thread(partial(self._file.uplinks, uplinks))
+        except StorageError as failure:
+            await self._renew(failure)
+        else:
+            self._note_settled()
 
     def know(self, points: Sequence[Point]) -> None:
         """Register the points whose readings may come; a changed meaning gets a number of its own."""
@@ -119,16 +123,15 @@ class LaneBuffer:
     async def append(self, records: Sequence[Record], state: Mapping[str, Json] | None = None) -> None:
         """Take the records; returns when the lane's promise holds. StorageError when it cannot be kept."""
         loop = asyncio.get_running_loop()
-        if self._commit_every and self._gathered >= HIGH_WATER:
+        if self._commit_every and self._group.size >= HIGH_WATER:
             await self._promise()
         if self._group.anchor is None:
             self._group.anchor = Anchor.now(self._clock)
         rows = [self._row(record, self._group.anchor.boot) for record in records]
         self._group.rows += rows
         self._group.state.update(state or {})
-        self._gathered += _ROW_COST * len(rows)
         if self._commit_every:
-            self._schedule(loop.time() + (self._commit_every if self._gathered < HIGH_WATER // 2 else 0))
+            self._schedule(loop.time() + (self._commit_every if self._group.size < HIGH_WATER // 2 else 0))
             return
         await self._promise()
 
@@ -153,11 +156,7 @@ class LaneBuffer:
 
     def skipped(self, uplink: str, first: int, last: int) -> list[tuple[int, int, str]]:
         """Positions of first..last that are not to come for this uplink, with their reasons; disjoint, ascending."""
-        both = Skips()
-        for whose in (EVERYBODY, uplink):
-            for a, b, why in self._file.skips.get(whose, Skips()).within(first, last):
-                both.add(why, a, b)
-        return both.within(first, last)
+        return self._file.skipped(uplink, first, last)
 
     @property
     def epoch(self) -> str:
@@ -245,46 +244,40 @@ class LaneBuffer:
         if not group and not promises:
             self._due = None  # what a refusing disk left to be tried again is gone: nothing is due
             return
-        self._group, self._promises, self._due, gathered = Group(), [], None, self._gathered
-        self._gathered = 0
+        self._group, self._promises, self._due = Group(), [], None
         try:
             head = await self._in_thread(partial(self._write, group, self._clock.boot()))
         except StorageError as failure:
             self.error = str(failure)
             self._group = group.failed(self._group, durable=not self._commit_every)
-            self._gathered += gathered if self._commit_every else 0
             self._schedule(asyncio.get_running_loop().time() + _RETRY_AFTER)
             for promise in promises:
                 if not promise.done():
                     promise.set_exception(failure)
-            if not isinstance(failure, Full) and not self.is_volatile:
+            if not self.is_volatile and (self._bounds.drops or not isinstance(failure, Full)):
                 await self._renew(failure)
             return
-        if not self.is_volatile:
-            self.error = None
         self.head = head
         if not self.is_volatile:
-            self._durable_head = head
-        for key, value in group.state.items():
-            if value is None:
-                self.state.pop(key, None)
-            else:
-                self.state[key] = value
+            self.error, self._durable_head = None, head
+        group.tell_state(self.state)
         for promise in promises:
             if not promise.done():
                 promise.set_result(None)
         self._tell_commit()
 
     def _write(self, group: Group, boot: int) -> int:
-        """Commit; on a full disk give up the reserve, on a full lane the oldest, and try once more."""
+        """Commit; where there is no room give up the reserve, then what may yield, and try once more."""
         if self.is_volatile and not self._commit_every:
             raise StorageError(self.error or "the disk takes no writes")
         try:
             return self._file.commit(group)
         except Full:
-            self._file.release_reserve()
-            self._make_room()
-            self._sweep.run(self._clock.boot_id, boot, self._sent)
+            self._ballast.release()
+            with suppress(Full):
+                self._file.release_reserve()
+            with suppress(Full):
+                self._sweep.run(self._clock.boot_id, boot, self._sent)
             return self._file.commit(group)
 
     async def _tend(self) -> None:
@@ -325,13 +318,13 @@ class LaneBuffer:
             await self._go_volatile(failure)
         else:
             self._take(file)
-            self._settled = await self._in_thread(partial(file.uplinks, self._uplinks))
 
     async def _go_volatile(self, failure: StorageError) -> None:
         self.error, self.is_volatile = str(failure), True
         self._reopen_at = asyncio.get_running_loop().time() + REOPEN_EVERY
-        self._take(await self._in_thread(partial(self._memory, past=self._past(self.head))))
-        self._settled = await self._in_thread(partial(self._file.uplinks, dict.fromkeys(self._uplinks, "now")))
+        file = await self._in_thread(partial(self._memory, past=self._past(self.head)))
+        await self._in_thread(partial(file.uplinks, dict.fromkeys(self._uplinks or (), "now")))
+        self._take(file)
 
     async def _return_to_disk(self) -> None:
         """Open the file again, with what memory has gathered and not yet delivered."""
@@ -343,18 +336,23 @@ class LaneBuffer:
             return
         self.error, self.is_volatile = None, False
         self._take(file)
-        self._settled = await self._in_thread(partial(file.uplinks, self._uplinks))
 
     def _past(self, head: int | None = None, memory: Remains | None = None) -> Past:
         return Past(self._durable_head if head is None else head, self._points.entries, self.state, memory)
 
     def _open_disk(self, past: Past | None = None) -> LaneFile:
         try:
-            return self._disk(past=past)
+            file = self._disk(past=past)
         except Full:
-            if not self._make_room():
+            self._ballast.release()
+            file = self._disk(past=past)
+        if self._uplinks is not None:
+            try:
+                file.uplinks(self._uplinks)
+            except StorageError:
+                file.abandon()
                 raise
-            return self._disk(past=past)
+        return file
 
     def _reopen(self) -> LaneFile:
         file = self._open_disk(self._past(memory=self._file.remains()))
@@ -364,7 +362,7 @@ class LaneBuffer:
     def _take(self, file: LaneFile) -> None:
         self._file = file
         bounds = self._bounds if not self.is_volatile else Bounds(RING, drops=True)
-        self._sweep = Sweep(file, bounds, self.entry)
+        self._sweep = Sweep(file, bounds, self.entry, self._ballast)
         self.quarantined = file.quarantined or self.quarantined
         self.salvaged = file.salvaged if file.quarantined else self.salvaged
         self._checked = 0 if file.path else None
@@ -373,6 +371,10 @@ class LaneBuffer:
             self._durable_head = file.next
         self.head = file.next
         self._points.adopt(file.points)
+        self._note_settled()
+
+    def _note_settled(self) -> None:
+        self._settled = {uplink: Ranges(spans) for uplink, spans in self._file.settled.items()}
 
     def _row(self, record: Record, boot: int) -> list[object]:
         if not isinstance(record, Reading):

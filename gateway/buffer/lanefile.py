@@ -5,6 +5,7 @@ a block of records, settlements written in the transaction of the next commit. N
 """
 
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,12 +18,11 @@ from gateway.buffer.block import COLUMNS, COUNT, INSERT, MAX_RECORDS, Anchor, Bl
 from gateway.buffer.connection import PAGE, Transaction, connect, lenient
 from gateway.buffer.deadletters import DeadLetters
 from gateway.buffer.epoch import EPOCH_BITS, Epoch
-from gateway.buffer.facts import Facts
+from gateway.buffer.facts import Facts, Kind
 from gateway.buffer.fault import Damaged, Full, fault
 from gateway.buffer.group import Group
 from gateway.buffer.resume import Past, Remains, resume
 from gateway.buffer.salvage import Salvaged, quarantine, rebuild, unfinished
-from gateway.buffer.skips import EVERYBODY, Skips
 from gateway.errors import StorageError
 from gateway.model import Receipt
 from gateway.ranges import Ranges, Span
@@ -48,7 +48,7 @@ class LaneFile(Facts):
         keep_settled: bool = False,
     ) -> None:
         self.path = path
-        self.max_bytes = max_bytes
+        self.max_bytes, self._reserve = max_bytes, grow
         self.keep_settled = keep_settled
         self.quarantined = unfinished(path) if path else None
         """Where an unreadable file was moved at the start, to be told as an event."""
@@ -60,7 +60,7 @@ class LaneFile(Facts):
             assert path is not None, "memory has no file to be damaged"
             self.quarantined = quarantine(path)
             self._open(machine, past)
-        self._grow(grow)
+        self._grow()
 
     @classmethod
     def look(cls, path: Path) -> "LaneFile":
@@ -131,25 +131,36 @@ class LaneFile(Facts):
     def epoch(self) -> str:
         return self.epochs[-1].id
 
-    def _grow(self, size: int) -> None:
+    def _grow(self) -> None:
         """Grow the log now and keep a reserve of pages: each later growth would cost the file system's journal.
 
-        A full disk is no reason not to start.
+        A full disk is no reason not to start; on one that is nearly full the log would stay full of the reserve.
         """
+        if self.path and shutil.disk_usage(self.path.parent).free < 8 * self._reserve:
+            return
         with suppress(Full), Transaction(self.db):
             self.db.execute("DELETE FROM ballast")
-            self.db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(size, self.max_bytes // 4),))
+            self.db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(self._reserve, self.max_bytes // 4),))
+
+    def limit(self, max_bytes: int, more: int | None) -> None:
+        """Let the file grow to `max_bytes`, or by `more` at most: SQLite then refuses before the disk does, and can
+        still delete.
+        """
+        before = self.max_bytes
+        size = int(self.db.execute("PRAGMA page_count").fetchone()[0]) * PAGE
+        self.max_bytes = max_bytes if more is None else min(max_bytes, size + more)
+        self.db.execute(f"PRAGMA max_page_count={self.max_bytes // PAGE}")
+        if more is None and before < max_bytes:
+            self._grow()
 
     def release_reserve(self) -> None:
-        """Give the reserve's pages to what must be written now."""
+        """Give the reserve's pages, and the log's, to what must be written now."""
+        self.db.execute("PRAGMA wal_checkpoint(RESTART)")
         with Transaction(self.db):
             self.db.execute("DELETE FROM ballast")
 
-    def uplinks(self, wanted: Mapping[str, str]) -> dict[str, Ranges]:
-        """Enrol the uplinks that take this lane (name -> 'oldest' | 'now'); those gone stop holding rows.
-
-        Returns what each has settled so far.
-        """
+    def uplinks(self, wanted: Mapping[str, str]) -> None:
+        """Enrol the uplinks that take this lane (name -> 'oldest' | 'now'); those gone stop holding rows."""
         with Transaction(self.db):
             self.store_next(self.next)
             for gone in set(self.settled) - set(wanted):
@@ -164,14 +175,14 @@ class LaneFile(Facts):
                     self.store_settled(name)
             if wanted:
                 self._delete_settled(1, self.next)
-        return {name: Ranges(spans) for name, spans in self.settled.items()}
 
     def commit(self, group: Group) -> int:
         """Make `group` durable in one transaction and return the position after its last record."""
         first = self.next
         with Transaction(self.db):
-            if group.anchor and group.anchor.boot_id not in self.origins:
-                self._note_boot(group.anchor)
+            # What goes first makes room for what comes.
+            settled = self._settle(group.receipts)
+            origins = self._note_boot(group.anchor)
             for number, entry in group.points:
                 self.store_point(number, entry)
             for start in range(0, len(group.rows), MAX_RECORDS):
@@ -179,19 +190,25 @@ class LaneFile(Facts):
                 self.insert(first + start, group.rows[start : start + MAX_RECORDS], group.anchor)
             for key, value in group.state.items():
                 self.store_state(key, value)
-            settled = self._settle(group.receipts)
         self.settled = settled
+        self.origins |= origins
         self.next = first + len(group.rows)
         return self.next
 
-    def _note_boot(self, anchor: Anchor) -> None:
-        """Ages count the time that the gateway was up: no wall clock can make records old."""
+    def _note_boot(self, anchor: Anchor | None) -> dict[str, int]:
+        """The origin of a boot that is new. Ages count the time that the gateway was up: no wall clock can make records
+        old.
+        """
+        if anchor is None or anchor.boot_id in self.origins:
+            return {}
         row = self.db.execute(
             f"SELECT {COLUMNS} FROM block WHERE level = 0 ORDER BY first DESC LIMIT 1"  # noqa: S608 - a constant
         ).fetchone()
         newest = block_of(row).anchor if row else None
         up = self.uptime(newest.boot_id, newest.boot) if newest else 0
-        self.store_origin(anchor.boot_id, max(0, up) - anchor.boot)
+        origin = max(0, up) - anchor.boot
+        self.put(Kind.BOOT, anchor.boot_id, origin)
+        return {anchor.boot_id: origin}
 
     def uptime(self, boot_id: str, boot: int) -> int:
         """Milliseconds for which gateways of this file had been up at `boot` of that boot."""
@@ -235,14 +252,10 @@ class LaneFile(Facts):
     def is_free(self, first: int, last: int) -> bool:
         """Whether nobody waits for any of first..last."""
         return not any(
-            self._skipped(uplink, a, b).missing(a, b)
+            _total(self.skipped(uplink, a, b)) <= b - a
             for uplink, spans in self.settled.items()
             for a, b in spans.missing(first, last)
         )
-
-    def _skipped(self, uplink: str, first: int, last: int) -> Ranges:
-        whose = (self.skips[EVERYBODY], self.skips.get(uplink, _NONE))
-        return Ranges((a, b) for skips in whose for a, b, _ in skips.within(first, last))
 
     def _delete_settled(self, low: int, high: int) -> None:
         if self.keep_settled:
@@ -307,7 +320,7 @@ class LaneFile(Facts):
     def claim(self, uplink: str) -> int:
         """Records that this uplink is still to get."""
         missing = self.settled[uplink].missing(1, self.next - 1)
-        return sum(b - a + 1 - self._skipped(uplink, a, b).total() for a, b in missing)
+        return sum(b - a + 1 - _total(self.skipped(uplink, a, b)) for a, b in missing)
 
     def used(self) -> int:
         """Bytes of the pages in use, the reserve not counted."""
@@ -340,4 +353,5 @@ class LaneFile(Facts):
         self.db.close()
 
 
-_NONE = Skips()
+def _total(skipped: Sequence[tuple[int, int, str]]) -> int:
+    return sum(b - a + 1 for a, b, _ in skipped)

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import COLUMNS, COUNT, MAX_RECORDS, Block, block_of
 from gateway.buffer.connection import Transaction
 from gateway.buffer.epoch import EPOCH_BITS
@@ -42,8 +43,15 @@ class Bounds:
 class Sweep:
     """Bounded steps over one file, in its thread."""
 
-    def __init__(self, file: LaneFile, bounds: Bounds, entry: Callable[[int], Sequence[Json] | None]) -> None:
+    def __init__(
+        self,
+        file: LaneFile,
+        bounds: Bounds,
+        entry: Callable[[int], Sequence[Json] | None],
+        ballast: Ballast | None = None,
+    ) -> None:
         self._file, self._bounds, self._entry = file, bounds, entry
+        self._ballast = ballast if file.path else None
         self._scanned = 0
         self._thinned = dict.fromkeys(_LEVELS, 0)
 
@@ -51,7 +59,9 @@ class Sweep:
         """One step; True where there may be more to do at once. `sent`: positions that may be at a platform."""
         now = self._file.uptime(boot_id, boot)
         try:
-            is_tight = self._file.used() > YIELD_AT * self._bounds.max_bytes
+            if self._ballast:
+                self._file.limit(self._bounds.max_bytes, self._ballast.room(yields=self._bounds.thins))
+            is_tight = self._file.used() > YIELD_AT * self._file.max_bytes
             freed = self._free(now, is_tight=is_tight)
             for uplink, quota in self._bounds.quotas.items():
                 self._hold_quota(uplink, quota)
@@ -153,10 +163,11 @@ class Sweep:
             return True
         file = self._file
         with Transaction(file.db):
+            # What goes first makes room for what comes.
+            self._replace([(block.first, block.last) for block in blocks], THINNED)
             first = file.next
             for start in range(0, len(rows), MAX_RECORDS):
                 file.insert(first + start, rows[start : start + MAX_RECORDS], anchor, level)
-            self._replace([(block.first, block.last) for block in blocks], THINNED)
         file.next = first + len(rows)
         return True
 

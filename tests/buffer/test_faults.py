@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from gateway.buffer import Buffer, LaneBuffer
+from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import Anchor
-from gateway.buffer.fault import Unwritable
+from gateway.buffer.fault import Full, Unwritable
 from gateway.buffer.group import Group
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.skips import Skips
@@ -255,6 +256,38 @@ def test_telemetry_thins_to_minutes_that_name_what_they_replace() -> None:
     assert named.spans() == [(first, last) for first, last, _ in skipped]
 
 
+def test_on_a_full_disk_telemetry_stays_within_what_it_has(tmp_path: Path) -> None:
+    """Far below its own bound; and grows again when there is room."""
+
+    class Disk(Ballast):
+        free = 10**9
+
+        def _free(self) -> int:
+            return self.free
+
+    ballast, file = Disk(tmp_path), small_file(tmp_path / "telemetry.sqlite", 1, max_bytes=64 * 1024 * 1024)
+    sweeping = Sweep(file, Bounds(file.max_bytes, thins=True), ENTRIES.__getitem__, ballast)
+
+    def fill(rounds: int) -> int:
+        for _ in range(rounds):
+            rows = [[1, n * 1000, secrets.randbelow(10**6) / 7] for n in range(100)]
+            try:
+                file.commit(Group(ANCHOR, rows))
+            except Full:
+                file.release_reserve()
+            while sweeping.run(ANCHOR.boot_id, 0, Ranges()):
+                pass
+        return (tmp_path / "telemetry.sqlite").stat().st_size
+
+    before = fill(120)
+    ballast.free = 0
+    assert fill(150) <= before + 64 * 1024
+    assert file.skips[""].within(1, file.next), "told"
+    ballast.free = 10**9
+    assert fill(300) > before + 100 * 1024
+    file.close()
+
+
 def test_what_may_be_at_a_platform_is_never_thinned() -> None:
     file = thinned(sent=Ranges([(1, 10**6)]))
     assert {block.level for block in file.read(1, file.next, 10**9)} == {0}
@@ -296,7 +329,8 @@ def test_what_is_settled_is_kept_for_a_while_and_yields_first() -> None:
     sweep(file, boot=100_000, keep_after_ack=70)
     assert file.read(1, 100, 10**9)[0].first == 32, "older than 70 s"
     assert file.waiting() == 40
-    sweep(file, boot=100_000, keep_after_ack=10**6, max_bytes=1024)
+    file.max_bytes = 1024
+    sweep(file, boot=100_000, keep_after_ack=10**6)
     assert not file.skips[""].within(1, 60), "what everybody has is no loss"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import BOUNDS, LaneBuffer, this_machine
+from gateway.buffer.ballast import Ballast
 from gateway.buffer.sweep import Bounds
 from gateway.clock import SystemClock
 from gateway.errors import LampioneError
@@ -48,7 +49,15 @@ async def written(folder: Path, records: int) -> str:
 async def outcome(folder: Path, epoch: str, records: int) -> str:
     """What a gateway makes of the damaged file in `folder`. A word in capitals is a promise broken."""
     bounds = Bounds(BOUNDS[LANE], drops=False)
-    lane = LaneBuffer(LANE, folder, SystemClock(trusted=True), commit_every=0, bounds=bounds, machine=this_machine())
+    lane = LaneBuffer(
+        LANE,
+        folder,
+        SystemClock(trusted=True),
+        commit_every=0,
+        bounds=bounds,
+        machine=this_machine(),
+        ballast=Ballast(folder),
+    )
     try:
         await lane.open()
         lane.know(POINTS)
