@@ -5,6 +5,8 @@ and DELETE cmd/<id> says that one is journalled here. Only an uplink that may gi
 """
 
 import asyncio
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -183,9 +185,19 @@ class Uplink:
             return answer
         if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             self._token = None
-        wanted = response.headers.get("Retry-After", "")
-        pause = min(float(wanted), _LONGEST_PAUSE) if wanted.isdecimal() else 0.0
-        raise _Refused(response.status, answer.decode(errors="replace").strip()[:200], pause)
+        raise _Refused(response.status, answer.decode(errors="replace").strip()[:200], _pause(response.headers))
+
+
+def _pause(headers: Mapping[str, str]) -> float:
+    """Seconds of Retry-After (RFC 9110, 10.2.3). A date counts from the answer's own."""
+    wanted = headers.get("Retry-After", "").strip()
+    if wanted.isdecimal():
+        return min(float(wanted), _LONGEST_PAUSE)
+    try:
+        seconds = (parsedate_to_datetime(wanted) - parsedate_to_datetime(headers["Date"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return min(max(0.0, seconds), _LONGEST_PAUSE)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
