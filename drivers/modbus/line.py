@@ -169,6 +169,9 @@ class Line:
                 await self._expect_nothing_more(request.unit)
             clean = True
         except Refused:
+            # A refusal does not even say which question it answers.
+            if request.unit in self._doubled:
+                await self._expect_nothing_more(request.unit)
             clean = True
             raise
         except TimeoutError:

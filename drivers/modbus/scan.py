@@ -1,18 +1,21 @@
 """Who is on this wire? Asks unit after unit, at one speed after another. It only reads, and never two at a time."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from drivers.modbus.frames import NoAnswer, Refused
 from drivers.modbus.identify import Match
-from drivers.modbus.inquiry import Candidates, Inquiry
+from drivers.modbus.inquiry import Candidates, Inquiry, Question
 from drivers.modbus.settings import Profile
 
 UNITS = range(1, 248)
 FORMATS = ("8N1", "8E1", "8N2", "8O1")
 NOBODY = (10, 11)
 """Exceptions by which a gateway says that nobody answers behind it."""
+SETTLE = 0.3
+"""Seconds in which everything that was asked for must have come."""
 MOST = 40
 """Questions to one unit that nothing recognises."""
 
@@ -91,27 +94,38 @@ async def scan(
 async def look(wire: Wire, serial: str, unit: int, candidates: Candidates) -> Found | None:
     """Who is at this unit; None where nobody answers."""
     inquiry = Inquiry(candidates)
-    while (question := inquiry.next()) and len(inquiry.asked) < MOST:
-        try:
+    try:
+        while (question := inquiry.next()) and len(inquiry.asked) < MOST:
             inquiry.told(question, await _read(wire, unit, question, is_first=not inquiry.asked))
+        matches = inquiry.found()
+        if not matches and inquiry.asked:
+            # Refusals do not say what they refuse: those of two meters pass for one's until the line is left alone.
+            await asyncio.sleep(SETTLE)
+            await _read(wire, unit, inquiry.asked[0], is_first=False)
+    except NoAnswer as error:
+        return None if _is_silence(error) and not inquiry.asked else Found(serial, unit, trouble=_why(unit, error))
+    except Refused:
+        return None  # by a gateway, for nobody
+    return Found(serial, unit, matches, len(inquiry.asked), inquiry.bank)
+
+
+async def _read(wire: Wire, unit: int, question: Question, *, is_first: bool) -> list[int] | None:
+    """The registers; None: it refuses. Once more where an answer is lost, but not where nobody was heard yet.
+
+    Refused: a gateway says that nobody is there.
+    """
+    has_second_try = True
+    while True:
+        try:
+            return await wire.read(unit, *question)
         except NoAnswer as error:
-            is_silence = not inquiry.asked and _is_silence(error)
-            return None if is_silence else Found(serial, unit, trouble=_why(unit, error))
+            if not has_second_try or (is_first and _is_silence(error)):
+                raise
+            has_second_try = False
         except Refused as error:
             if error.code in NOBODY:
-                return None
-            inquiry.told(question, None)
-    return Found(serial, unit, inquiry.found(), len(inquiry.asked), inquiry.bank)
-
-
-async def _read(wire: Wire, unit: int, question: tuple[int, int, int], *, is_first: bool) -> list[int]:
-    """Once more where an answer is lost, but not where nobody was heard yet."""
-    try:
-        return await wire.read(unit, *question)
-    except NoAnswer as error:
-        if is_first and _is_silence(error):
-            raise
-        return await wire.read(unit, *question)
+                raise
+            return None
 
 
 def _is_silence(error: NoAnswer) -> bool:

@@ -108,11 +108,13 @@ async def test_a_stranger_is_found_but_not_named() -> None:
         assert (found.unit, found.matches, found.trouble) == (3, [], "")
 
 
-async def test_two_meters_with_one_address_are_not_taken_for_one() -> None:
+@pytest.mark.parametrize("serial", ["9600 8N1", "115200 8N2"])
+async def test_two_meters_with_one_address_are_not_taken_for_one(serial: str) -> None:
+    """Whether the first question is answered or refused."""
     sdm630 = next(each for each in meters() if each.profile == "eastron-sdm630/1")
     async with Bench([make_device("a/m", 1, sdm630)], "rtu-over-tcp") as bench:
         bench.emulator.fault("a/m", "duplicate")
-        await scan(bench.wire_at, meters(), {"9600 8N1": [1]}, [], [1], bench.tell)
+        await scan(bench.wire_at, meters(), {serial: [1]}, [], [1], bench.tell)
         (found,) = bench.found
         assert found.trouble.startswith("Two meters share address 1. Disconnect one, ")
         assert not found.matches
