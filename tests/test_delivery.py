@@ -172,6 +172,35 @@ def test_billing_and_events_go_before_telemetry(tmp_path: Path) -> None:
     on_a_street(tmp_path, act)
 
 
+def test_what_is_most_urgent_takes_the_next_place_billing_event_live_backlog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One place, and the backlog has it while all the others come: each takes it in its turn."""
+    monkeypatch.setattr("gateway.delivery.MAX_BYTES", 4096)
+    monkeypatch.setattr("gateway.delivery.BACKLOG_RATE", 1e9)
+    platform = MemoryPlatform(delay=5.0, window=1)
+
+    async def act(buffer: Buffer, _: MemoryPlatform, delivery: Delivery) -> None:
+        platform.cut()
+        await produce(buffer, 600, every=300)
+        before = len(platform.arrivals)
+        platform.mend()
+        await platform.until(lambda it: len(it.arrivals) > before, within=60)
+        at = buffer.lanes[Lane.TELEMETRY]._clock.boot()
+        await buffer.emit([Reading(POWER.id, 230.5, at)] * 60)
+        await buffer.emit([Event("link_down", "line", 60_000, "gone")], lane=Lane.EVENT)
+        await buffer.emit([Event("transaction_begin", "cp-1/evse", 60_000)], lane=Lane.BILLING)
+        await platform.until(lambda it: len(it.records) == 2 * 600 + 60 + 2, within=6000)
+        order = [(batch.lane, batch.mode) for batch in platform.arrivals[before:]]
+        billing = order.index((Lane.BILLING, LIVE))
+        assert order[billing : billing + 4] == [
+            (Lane.BILLING, LIVE), (Lane.EVENT, LIVE), (Lane.TELEMETRY, LIVE), (Lane.TELEMETRY, BACKLOG),
+        ]  # fmt: skip
+        assert set(order[:billing]) == {(Lane.TELEMETRY, BACKLOG)}, "they did not all wait for the same place"
+
+    on_a_street(tmp_path, act, platform=platform)
+
+
 def test_low_names_the_oldest_record_that_is_still_to_come(tmp_path: Path) -> None:
     async def act(buffer: Buffer, platform: MemoryPlatform, delivery: Delivery) -> None:
         await produce(buffer, 50)
