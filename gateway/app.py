@@ -16,14 +16,13 @@ from gateway.buffer import Buffer
 from gateway.clock import SystemClock
 from gateway.commands import Commands, Reach
 from gateway.control import Control, plain, socket_of
-from gateway.deadband import Deadband, Rule, rules
+from gateway.deadband import thinned
 from gateway.delivery import Delivery
 from gateway.errors import StorageError
 from gateway.lending import Lending, Wire
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
 from gateway.notify import Notifier
 from gateway.ports import Doorkeeper, Driver, Emit, Link, Platform, Uplink
-from gateway.profile import DeviceKeys
 from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
 from gateway.status import Status
 from gateway.supervise import Watch, supervise
@@ -165,7 +164,7 @@ class Gateway:
 
     async def _run_link(self, site_link: SiteLink) -> None:
         name = site_link.name
-        emit = self.thinned(self.buffer.state(f"links.{name}/").emit, site_link.devices)
+        emit = thinned(self.buffer.state(f"links.{name}/").emit, site_link.devices, self.status.note)
         up: bool | None = None
 
         async def emit_and_rise(
@@ -317,27 +316,6 @@ class Gateway:
             await self._noting(self.buffer.state("gateway/").emit)(events, lane=Lane.EVENT, state=state)
         except StorageError as error:
             log.error("not_stored", say=str(error))
-
-    def thinned(self, emit: Emit, devices: Sequence[Device]) -> Emit:
-        """Everything is noted; of what `devices` say, that is stored which the site finds new."""
-        found: dict[str, Rule] = {}
-        for device in devices:
-            if isinstance(device.settings, DeviceKeys):
-                found |= rules(device.settings, device.points)
-        if not found:
-            return self._noting(emit)
-        deadband = Deadband(found)
-
-        async def emit_new(
-            records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
-        ) -> None:
-            new = deadband.new(records)
-            if new or state:
-                await emit(new, lane=lane, state=state)
-            deadband.stored(new)
-            self.status.note(records)
-
-        return emit_new
 
     def _noting(self, emit: Emit) -> Emit:
         async def emit_and_note(

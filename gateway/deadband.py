@@ -3,11 +3,12 @@
 The last value per point, which the page shows, is not thinned. A change of quality always goes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.diagnostic import Mistake, unknown
-from gateway.model import Point, PointId, Reading, Record
+from gateway.model import Device, Json, Lane, Point, PointId, Reading, Record
+from gateway.ports import Emit
 from gateway.profile import DeviceKeys, SendKeys
 from gateway.quantities import QUANTITIES, convert
 
@@ -53,6 +54,27 @@ class Deadband:
     def _is_new(self, reading: Reading) -> bool:
         rule, last = self._rules.get(reading.point), self._last.get(reading.point)
         return rule is None or last is None or rule.passes(last, reading)
+
+
+def thinned(emit: Emit, devices: Iterable[Device], note: Callable[[Sequence[Record]], None]) -> Emit:
+    """`emit` for what the site finds new of all that `devices` say; `note` is told everything, once it is accepted."""
+    found: dict[PointId, Rule] = {}
+    for device in devices:
+        if isinstance(device.settings, DeviceKeys):
+            found |= rules(device.settings, device.points)
+    deadband = Deadband(found) if found else None
+
+    async def emit_new(
+        records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
+    ) -> None:
+        new = deadband.new(records) if deadband else records
+        if new or state:
+            await emit(new, lane=lane, state=state)
+        if deadband:
+            deadband.stored(new)
+        note(records)
+
+    return emit_new
 
 
 def rules(keys: DeviceKeys, points: Mapping[str, Point]) -> dict[PointId, Rule]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import site
 from gateway.app import Gateway
-from gateway.deadband import Deadband, Rule, rules
+from gateway.deadband import Deadband, Rule, rules, thinned
 from gateway.diagnostic import DocumentError, Mistake
 from gateway.model import Event, Lane, Point, Quality, Reading
 from gateway.profile import DeviceKeys
@@ -175,7 +175,7 @@ async def test_the_page_sees_what_is_not_stored(tmp_path: Path) -> None:
     gateway = Gateway(site.load(path), tmp_path / "state", Credentials.beside(path, None))
     recorder, point = Recorder(), "cab-017/feeder/voltage_l1"
     (link,) = gateway.site.links.values()
-    emit = gateway.thinned(recorder, link.devices)
+    emit = thinned(recorder, link.devices, gateway.status.note)
     for value in (230.0, 230.4, 231.5):
         await emit([Reading(point, value, 0)], lane=Lane.TELEMETRY)
         last = gateway.status.last(point)
