@@ -53,6 +53,7 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "mkfs.ext4": (("mkfs.ext4", "losetup"), "e2fsprogs mount"),
     "libmodbus": (("gcc", "/usr/include/modbus/modbus.h"), "gcc libc6-dev libmodbus-dev"),
     "chromium": (("chromium",), "chromium"),
+    "faketime": (("faketime",), "faketime"),
 }
 
 MOSQUITTO_BY = {  # the Debian package starts a server on port 1883 when installed: mask it first

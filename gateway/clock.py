@@ -26,6 +26,8 @@ _SILENT_AFTER = 4_200_000
 _KERNEL_SILENT = 2_100
 _KERNEL_GROWTH = 2000
 """The kernel's own bound grows by a millisecond in so many that nobody compares the clock."""
+STEP = 500
+"""Milliseconds of the wall clock against the boot clock, from one look to the next, that are no drift."""
 _STALE_MS = 10_000
 _TIMESYNC = Path("/run/systemd/timesync/synchronized")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -101,6 +103,7 @@ class SystemClock:
         self._state = ClockState.SYNCED if trusted else ClockState.UNSYNCED
         self._since = self._floor_at = self.boot()
         self._asked = -_STALE_MS
+        self._ahead, self._step = self._machine.wall() - self.boot(), 0
         self._touched: int | None = None
         self._compared: tuple[int, int] | None = None
         """(boot clock, how far off it may have been) of the last comparison with the world's."""
@@ -113,16 +116,16 @@ class SystemClock:
             return max(wall, self._floor + self.boot() - self._floor_at)
         return wall
 
-    def kernel_offset(self) -> int:
-        """The kernel's wall clock less the boot clock: what a step changes."""
-        return self._machine.wall() - self._machine.boot()
-
     def boot(self) -> int:
         return self._machine.boot()
 
     def state(self) -> ClockState:
-        """Asked at most every 10 s."""
+        """Asked at most every 10 s, and whenever somebody has set the clock."""
         now = self.boot()
+        ahead = self._machine.wall() - now
+        if abs(ahead - self._ahead) >= STEP:
+            self._note_step(ahead - self._ahead)
+        self._ahead = ahead
         if now - self._asked >= _STALE_MS and not self._trusted:
             self._asked = now
             state = self._look(now)
@@ -139,12 +142,11 @@ class SystemClock:
         at, error = self._compared
         return error + max(0, self.boot() - at) * DRIFT_PPM // 1_000_000
 
-    def stepped(self, by: int) -> None:
-        """Somebody has set the clock by so many milliseconds: whether well or badly, the next comparison tells."""
-        if self._compared is not None:
-            at, error = self._compared
-            self._compared = at, error + abs(by)
-        self._asked = -_STALE_MS
+    def take_step(self) -> int:
+        """By how many milliseconds the clock was set since this was last asked; 0 where it was not."""
+        self.state()
+        taken, self._step = self._step, 0
+        return taken
 
     def resume(self, floor: int, compared: tuple[int, int] | None) -> None:
         """What was known when the gateway stopped: a time that is past, and this boot's last comparison."""
@@ -156,6 +158,14 @@ class SystemClock:
     def compared(self) -> tuple[int, int] | None:
         """(boot clock, milliseconds off at most) of the last comparison in this boot, to be given to `resume`."""
         return self._compared
+
+    def _note_step(self, by: int) -> None:
+        """Whether it was set well or badly, the next comparison tells; until then it may be off by as much."""
+        self._step += by
+        if self._compared is not None:
+            at, error = self._compared
+            self._compared = at, error + abs(by)
+        self._asked = -_STALE_MS
 
     def _look(self, now: int) -> ClockState:
         touched, bound = self._machine.touched(), self._machine.bound()

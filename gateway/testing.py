@@ -175,6 +175,10 @@ class LoopMachine:
     def boot(self) -> int:
         return 60_000 + round((_elapsed() - self._begun) * 1000 * (1 + self._drift / 1e6))
 
+    def true_at(self, boot: int) -> int:
+        """UTC at a moment of its boot clock."""
+        return _EPOCH + round(self._begun * 1000 + (boot - 60_000) / (1 + self._drift / 1e6))
+
     def wall(self) -> int:
         return _EPOCH + round(self._begun * 1000) - 60_000 + self.boot() + self._ahead
 

@@ -15,8 +15,6 @@ from gateway.steps import SetAlarm
 LOOK_EVERY = 10.0
 SAVE_EVERY = 600_000
 """Milliseconds between two savings of the time: how far the floor is behind after a power cut."""
-_STEP = 500
-"""Milliseconds between two looks that are no drift."""
 _BOOTS = 16
 """Anchors of so many boots are kept: for what they recorded and nobody has taken yet."""
 _FIXES, _SAVED = "clock/anchors", "clock/saved"
@@ -51,11 +49,9 @@ class Timekeeping:
         """Until cancelled. StorageError where what it tells cannot be kept: the anchor is then told again."""
         alarm, clock = SetAlarm(), self._clock
         with alarm.armed():
-            ahead = clock.kernel_offset()
             while True:
-                before, ahead = ahead, clock.kernel_offset()
-                if abs(ahead - before) >= _STEP:
-                    await self._tell_step(ahead - before)
+                if step := clock.take_step():
+                    await self._tell_step(step)
                 await self._look()
                 if clock.boot() - self._saved >= SAVE_EVERY:
                     await self.save()
@@ -99,7 +95,6 @@ class Timekeeping:
         self._is_anchored = True
 
     async def _tell_step(self, by: int) -> None:
-        self._clock.stepped(by)
         seconds, way = abs(by) / 1000, "forward" if by > 0 else "back"
         await self._tell("clock_stepped", f"The clock was set {way} by {seconds:,.1f} s.", {"by_ms": by})
 

@@ -177,15 +177,31 @@ def test_who_sets_a_clock_in_holdover_by_hand_adds_to_its_error_until_it_is_comp
     clock.state()
     machine.pass_(3 * HOUR)
     machine.wall_less_boot += 90_000
-    clock.stepped(90_000)
     assert clock.state() is ClockState.HOLDOVER
     assert clock.error() == 500 + 3 * 360 + 90_000
+    machine.wall_less_boot -= 90_000
     machine.touch = machine.wall()
-    clock.stepped(-90_000)
-    assert clock.state() is ClockState.SYNCED
+    assert clock.state() is ClockState.SYNCED, "it is asked at once when the clock is set"
     assert clock.error() == 500
 
 
 def test_what_is_reckoned_from_a_fix_is_less_sure_the_farther_it_is() -> None:
     fix = Fix(offset=NOW, at=HOUR, error=500)
     assert [fix.error_at(at) for at in (HOUR, 0, 2 * HOUR)] == [500, 860, 860]
+
+
+def test_a_step_is_noticed_by_whoever_asks_first_and_drift_is_none() -> None:
+    machine = Told()
+    machine.touch = machine.wall()
+    clock = SystemClock(machine)
+    assert clock.state() is ClockState.SYNCED
+    machine.wall_less_boot += 3_600_000
+    machine.pass_(100)
+    clock.state()
+    assert (clock.error() or 0) >= 3_600_000, "not a record is stamped as sure after it"
+    machine.wall_less_boot -= 1_000
+    assert clock.take_step() == 3_599_000, "all since it was last asked"
+    for _ in range(100):
+        machine.wall_less_boot += 400
+        machine.pass_(10_000)
+        assert clock.take_step() == 0

@@ -23,6 +23,7 @@ VERBS = {
     "read": "what a device says now",
     "write": "set a point of a device, proved by reading it back",
     "decode": "which register, type and word order a known value is in",
+    "status": "how the running gateway is: clock, links, uplinks, buffer, devices",
     "simulate": "play the far end of every link of a site file",
     "demo": "a whole street on this machine: emulated devices, gateway, platform",
     "receive": "the platform's side: take batches in, store, acknowledge",

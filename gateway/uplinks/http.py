@@ -95,7 +95,9 @@ class Uplink:
 
     async def run(self, receive: Receive) -> None:
         """Until cancelled. UplinkError: the platform cannot be reached, or does not know us."""
-        connector = aiohttp.TCPConnector(limit=WINDOW + 2, ssl=await asyncio.to_thread(self._certificates.context))
+        # Authorities are 30 ms of work to read: nothing for each try to reach a dead platform that has no TLS.
+        tls = await asyncio.to_thread(self._certificates.context) if self._settings.url.startswith("https:") else True
+        connector = aiohttp.TCPConnector(limit=WINDOW + 2, ssl=tls)
         with beating(self._platform):
             async with aiohttp.ClientSession(connector=connector) as session:
                 self._session = session
