@@ -24,7 +24,7 @@ from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, R
 from gateway.notify import Notifier
 from gateway.ports import Doorkeeper, Driver, Emit, Link, Platform, Uplink
 from gateway.site import Credentials, Site, SiteLink, SiteUplink, keep_as_last_good, resolver
-from gateway.status import Status
+from gateway.status import LaneDepth, Status
 from gateway.supervise import Watch, supervise
 from gateway.timekeeping import Timekeeping
 
@@ -104,6 +104,7 @@ class Gateway:
             inventory = await self._tell_start()
             commands = self._commands()
             self.control.answers("status", plain(self.status.snapshot))
+            self.control.answers("buffer", self.buffer.answer)
             self.control.holds("lend", Lending(self._wires).lend)
             own += [
                 tasks.create_task(work, name=name)
@@ -330,12 +331,12 @@ class Gateway:
         alive = self.watch.alive("lanes")
         while True:
             alive(60)
-            for lane in self.buffer.lanes.values():
-                held, size, oldest = await lane.depth()
-                age = None if oldest is None else max(0, self.clock.wall() - oldest)
-                self.status.lane(
-                    lane.lane, records=held, oldest_ms=age, size=size, committed=lane.committed, error=lane.error
-                )
+            now = self.clock.boot()
+            for seen in await self.buffer.overview():
+                oldest = None if seen.oldest is None else min(now, now - self.clock.wall() + seen.oldest)
+                kept = (seen.dead, seen.quarantined, seen.full_ms)
+                depth = LaneDepth(seen.waiting, oldest, seen.bytes, seen.committed, seen.error, *kept)
+                self.status.lane(Lane(seen.lane), depth)
             await asyncio.sleep(_LANE_EVERY if self.site.page else _LANE_EVERY_UNSEEN)
 
     async def _feed_watchdog(self) -> None:

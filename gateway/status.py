@@ -75,13 +75,18 @@ class _Peer:
         self.say = say
 
 
-@dataclass(slots=True)
-class _Lane:
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """Of one lane: `oldest` is the boot time of the oldest record that waits, `full_ms` counts at the pace of late."""
+
     records: int = 0
     oldest: int | None = None
     size: int = 0
     committed: int = 0
     error: str | None = None
+    dead: int = 0
+    quarantined: int = 0
+    full_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ class Status:
         self._started = now = clock.boot()
         self._links = {name: _Peer(now) for name in links}
         self._uplinks = {name: _Peer(now) for name in uplinks}
-        self._lanes = {lane: _Lane() for lane in Lane}
+        self._lanes = {lane: LaneDepth() for lane in Lane}
         self._configuration = ("", "", now)
         self._devices: dict[DeviceId, _Device] = {}
         self._slots: dict[PointId, _Slot] = {}
@@ -209,12 +214,8 @@ class Status:
         self._uplinks[name].acknowledged = at
         self._touch()
 
-    def lane(
-        self, lane: Lane, *, records: int, oldest_ms: int | None, size: int, committed: int, error: str | None = None
-    ) -> None:
-        """Held `records`, the age of the oldest, bytes on disk, records ever committed, why the last commit failed."""
-        oldest = None if oldest_ms is None else self._clock.boot() - oldest_ms
-        self._lanes[lane] = _Lane(records, oldest, size, committed, error)
+    def lane(self, lane: Lane, depth: LaneDepth) -> None:
+        self._lanes[lane] = depth
         self._touch()
 
     def configuration(self, running: str, say: str = "") -> None:
@@ -266,7 +267,8 @@ class Status:
             "lanes": [
                 {
                     "name": name.value, "records": lane.records, "oldest_ms": _age(now, lane.oldest),
-                    "bytes": lane.size, "committed": lane.committed, "error": lane.error,
+                    "bytes": lane.size, "committed": lane.committed, "error": lane.error, "dead": lane.dead,
+                    "quarantined": lane.quarantined, "full_ms": lane.full_ms,
                 }
                 for name, lane in self._lanes.items()
             ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.model import ClockState, CommandState, Device, Event, Lane, Point, Quality, Reading, Reply, Verb
-from gateway.status import Status
+from gateway.status import LaneDepth, Status
 from gateway.testing import JumpingLoop, LoopClock
 
 METER, LAMP, CHARGER = "here/feeder", "lp-1/pm", "cp-1/evse"
@@ -249,7 +249,9 @@ def test_links_count_failures_and_keep_since(status: Status, clock: StillClock) 
 def test_uplinks_lanes_configuration_and_clock(status: Status, clock: StillClock) -> None:
     status.uplink("city", connected=False, say="The broker refuses our password. Re-enter it.")
     status.acknowledged("city", 61_000)
-    status.lane(Lane.TELEMETRY, records=4210, oldest_ms=5000, size=65_536, committed=9000, error="The disk is full.")
+    status.lane(
+        Lane.TELEMETRY, LaneDepth(4210, clock.boot() - 5000, 65_536, 9000, "The disk is full.", 3, 1, 777_600_000)
+    )
     status.configuration("9f2c", "Line 14: `evry` is unknown; did you mean `every`? The last one still runs.")
     clock.quality = ClockState.UNSYNCED
     found: Any = status.snapshot(63_000)
@@ -261,7 +263,7 @@ def test_uplinks_lanes_configuration_and_clock(status: Status, clock: StillClock
     ]  # fmt: skip
     assert found["lanes"][2] == {
         "name": "telemetry", "records": 4210, "oldest_ms": 8000, "bytes": 65_536, "committed": 9000,
-        "error": "The disk is full.",
+        "error": "The disk is full.", "dead": 3, "quarantined": 1, "full_ms": 777_600_000,
     }  # fmt: skip
     assert found["configuration"]["running"] == "9f2c"
     assert "evry" in found["configuration"]["say"]

@@ -6,14 +6,17 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import EVENT, Block
 from gateway.buffer.lane import LaneBuffer
+from gateway.buffer.overview import Filling, Overview, letters, overview, records
 from gateway.buffer.sweep import Bounds
 from gateway.durable import make_folder
-from gateway.errors import ConfigError
+from gateway.errors import CommandError, ConfigError
 from gateway.model import Event, Json, Lane, Point, Record
 from gateway.ports import Clock
 
@@ -64,6 +67,7 @@ class Buffer:
             )
             for lane in Lane
         }
+        self._filling = {lane: Filling() for lane in Lane}
 
     async def open(self) -> None:
         """Lock the folder and open every lane. ConfigError: another process has it.
@@ -105,6 +109,34 @@ class Buffer:
 
     def state(self, prefix: str) -> "LinkState":
         return LinkState(self, prefix)
+
+    async def overview(self) -> list[Overview]:
+        """What waits in each lane, and for how long there is room."""
+        now = asyncio.get_running_loop().time()
+        found = []
+        for name, lane in self.lanes.items():
+            seen = await lane.ask(partial(overview, name, folder=self.folder))
+            full = self._filling[name].full_ms(now, seen.bytes, seen.room or 0)
+            found.append(replace(seen, damaged=lane.damaged, committed=lane.committed, full_ms=full, error=lane.error))
+        return found
+
+    async def answer(self, asked: Mapping[str, Json]) -> Json:
+        """What `lampione buffer` asks over the control socket. CommandError: it is not understood."""
+        try:
+            match asked:
+                case {"action": "show"}:
+                    return [asdict(row) for row in await self.overview()]
+                case {"action": "dead"}:
+                    return [row for name, lane in self.lanes.items() for row in await lane.ask(partial(letters, name))]
+                case {"action": "export", "lane": str(name), "at": int(at)}:
+                    some, after = await self.lanes[Lane(name)].ask(lambda file: records(Lane(name), file, at))
+                    return {"records": some, "next": after}
+                case {"action": "resend", "uplink": str(uplink), "lane": str(name), "epoch": str(epoch),
+                      "first": int(first), "last": int(last)}:  # fmt: skip
+                    return await self.lanes[Lane(name)].resend(uplink, epoch, first, last)
+        except ValueError as error:
+            raise CommandError("bad_request", str(error)) from None
+        raise CommandError("bad_request", "The buffer is asked to show, dead, export or resend.")
 
     async def run(self) -> None:
         """Commit, until cancelled."""

@@ -18,12 +18,12 @@ from typing import TypeVar
 
 from gateway.buffer.ballast import Ballast
 from gateway.buffer.block import Anchor, Block, event_row, reading_row
-from gateway.buffer.deadletters import DeadLetter
 from gateway.buffer.epoch import EPOCH_BITS, epoch_at
 from gateway.buffer.fault import Damaged, Full
 from gateway.buffer.group import Group
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.points import Points
+from gateway.buffer.resend import resend
 from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
 from gateway.buffer.sweep import Bounds, Sweep
@@ -114,7 +114,7 @@ class LaneBuffer:
         except StorageError as failure:
             await self._renew(failure)
         else:
-            self._note_settled()
+            self._take(self._file)
 
     def know(self, points: Sequence[Point]) -> None:
         """Register the points whose readings may come; a changed meaning gets a number of its own."""
@@ -124,7 +124,7 @@ class LaneBuffer:
         """Take the records; returns when the lane's promise holds. StorageError when it cannot be kept."""
         loop = asyncio.get_running_loop()
         if self._commit_every and self._group.size >= HIGH_WATER:
-            await self._promise()
+            await self.flush()
         if self._group.anchor is None:
             self._group.anchor = Anchor.now(self._clock)
         rows = [self._row(record, self._group.anchor.boot) for record in records]
@@ -133,7 +133,7 @@ class LaneBuffer:
         if self._commit_every:
             self._schedule(loop.time() + (self._commit_every if self._group.size < HIGH_WATER // 2 else 0))
             return
-        await self._promise()
+        await self.flush()
 
     def settle(self, uplink: str, receipt: Receipt) -> None:
         """Note what an uplink's platform has said; it is written with the next commit, within a second.
@@ -193,9 +193,15 @@ class LaneBuffer:
         """(records that wait, bytes on disk, UTC ms of the oldest or None)."""
         return await self._in_thread(self._file.depth)
 
-    async def dead_letters(self, limit: int = 100) -> tuple[int, list[DeadLetter]]:
-        """(how many, the newest of them)."""
-        return await self._in_thread(lambda: (self._file.dead.count(), self._file.dead.newest(limit)))
+    async def ask(self, question: Callable[[LaneFile], T]) -> T:
+        return await self._in_thread(lambda: question(self._file))
+
+    async def resend(self, uplink: str, epoch: str, first: int, last: int) -> int:
+        """Send seqs first..last of an epoch again, as far as they are here: how many. StorageError: no such stream."""
+        found = await self.ask(lambda file: resend(file, uplink, epoch, first, last))
+        for span in found:
+            self._settled[uplink].remove(*span)
+        return found.total()
 
     def entry(self, number: int) -> Sequence[Json] | None:
         """The batch's `p` entry of a point number in a block; None where damage has taken its meaning."""
@@ -228,10 +234,6 @@ class LaneBuffer:
                     pass
             if self._promises or (self._due is not None and self._due <= loop.time()):
                 await self._commit()
-
-    async def flush(self) -> None:
-        """Commit what has gathered now. StorageError when the disk refuses."""
-        await self._promise()
 
     async def close(self) -> None:
         """Commit what has gathered and close the file."""
@@ -371,9 +373,6 @@ class LaneBuffer:
             self._durable_head = file.next
         self.head = file.next
         self._points.adopt(file.points)
-        self._note_settled()
-
-    def _note_settled(self) -> None:
         self._settled = {uplink: Ranges(spans) for uplink, spans in self._file.settled.items()}
 
     def _row(self, record: Record, boot: int) -> list[object]:
@@ -390,7 +389,8 @@ class LaneBuffer:
         self._committed.set()
         self._committed = asyncio.Event()
 
-    async def _promise(self) -> None:
+    async def flush(self) -> None:
+        """Commit what has gathered now. StorageError when the disk refuses."""
         promise = asyncio.get_running_loop().create_future()
         self._promises.append(promise)
         self._wake.set()

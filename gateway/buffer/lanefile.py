@@ -67,6 +67,7 @@ class LaneFile(Facts):
         """A file that no gateway has open, as it lies there: for `lampione buffer`."""
         file = cls.__new__(cls)
         file.path, file.keep_settled = path, True
+        file.max_bytes = 0
         try:
             file.db = sqlite3.connect(path, isolation_level=None)
             file.db.text_factory = lenient

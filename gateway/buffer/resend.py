@@ -8,8 +8,8 @@ from gateway.ranges import Ranges
 _AT_ONCE = 1024 * 1024
 
 
-def resend(file: LaneFile, uplink: str, epoch: str, first: int, last: int) -> int:
-    """Unsettle seqs first..last for an uplink; returns how many of them are here. StorageError: no such stream."""
+def resend(file: LaneFile, uplink: str, epoch: str, first: int, last: int) -> Ranges:
+    """Unsettle seqs first..last for an uplink; returns the positions that are here. StorageError: no such stream."""
     base = next((known.base for known in file.epochs if known.id == epoch), None)
     if base is None or uplink not in file.settled:
         raise StorageError(f"{file.path} knows no epoch {epoch}, or no uplink {uplink}")
@@ -22,4 +22,4 @@ def resend(file: LaneFile, uplink: str, epoch: str, first: int, last: int) -> in
         file.settled[uplink].remove(*span)
     with Transaction(file.db):
         file.store_settled(uplink)
-    return held.total()
+    return held

@@ -1,41 +1,40 @@
-"""`lampione buffer`: what waits on a gateway's disk, while no gateway runs on it."""
+"""`lampione buffer`: what waits on a gateway's disk, whether it runs or not."""
 
 import argparse
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gateway.buffer import lock
-from gateway.buffer.block import EVENT
-from gateway.buffer.epoch import epoch_at
 from gateway.buffer.lanefile import LaneFile
+from gateway.buffer.overview import letters, overview, records
 from gateway.buffer.resend import resend
+from gateway.control import ask, socket_of
 from gateway.errors import ConfigError
-from gateway.model import Lane
-
-_ALL = 2**62
-_PAGE = 1024 * 1024
+from gateway.model import Json, Lane
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="depth, age, bytes, dead letters and quarantine of each lane")
+    show = actions.add_parser("show", help="depth, age, bytes, dead letters, quarantine and time to full of each lane")
     dead = actions.add_parser("dead", help="records that a platform refused for good, with its reason")
     export = actions.add_parser("export", help="every record that is here, as JSON lines")
     export.add_argument("file", type=Path, metavar="FILE", help="where to write them: a USB stick")
-    resend = actions.add_parser("resend", help="send again what a platform has lost")
-    resend.add_argument("uplink", metavar="UPLINK", help="its name in the site file")
-    resend.add_argument("lane", type=Lane, metavar="LANE", help="billing, event or telemetry")
-    resend.add_argument("epoch", metavar="EPOCH", help="`ep` of the batches")
-    resend.add_argument("first", type=int, metavar="FROM", help="first seq")
-    resend.add_argument("last", type=int, metavar="TO", help="last seq")
+    again = actions.add_parser("resend", help="send again what a platform has lost")
+    again.add_argument("uplink", metavar="UPLINK", help="its name in the site file")
+    again.add_argument("lane", type=Lane, metavar="LANE", help="billing, event or telemetry")
+    again.add_argument("epoch", metavar="EPOCH", help="`ep` of the batches")
+    again.add_argument("first", type=int, metavar="FROM", help="first seq")
+    again.add_argument("last", type=int, metavar="TO", help="last seq")
     for action in (show, dead):
         action.add_argument("--json", action="store_true", help="as JSON")
-    for action in (show, dead, export, resend):
+    for action in (show, dead, export, again):
         action.add_argument(
             "--state",
             type=Path,
@@ -46,61 +45,103 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """ConfigError where a gateway has the folder: its page shows what waits."""
+    """Of a running gateway over its control socket, of a stopped one from its files."""
     folder = args.state / "buffer"
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not there. Name the gateway's state folder with --state.")
     try:
         held = lock(folder / "lock")
     except ConfigError:
-        raise ConfigError(
-            f"A gateway runs on {args.state}: its page shows what waits. Stop it (`systemctl stop lampione`) first."
-        ) from None
+        return _act(args, _Running(args.state))
     try:
-        return _act(args, folder)
+        return _act(args, _Stopped(folder))
     finally:
         if held is not None:
             os.close(held)
 
 
-def _act(args: argparse.Namespace, folder: Path) -> int:
+def _act(args: argparse.Namespace, buffer: "_Running | _Stopped") -> int:
     match args.action:
         case "show":
-            _print([_show(lane, file, folder) for lane, file in _lanes(folder)], as_json=args.json)
+            _print(buffer.show(), as_json=args.json)
         case "dead":
-            letters = [
-                {"lane": lane.value, "uplink": each.uplink, "epoch": each.epoch, "seq": each.seq, "time": each.at,
-                 "reason": each.reason, "record": each.record}
-                for lane, file in _lanes(folder) for each in file.dead.newest(10_000)
-            ]  # fmt: skip
-            _print(letters, as_json=args.json)
+            _print(buffer.dead(), as_json=args.json)
         case "export":
+            count = 0
             with args.file.open("w") as out:
-                count = sum(_export(lane, file, out) for lane, file in _lanes(folder))
+                for record in buffer.records():
+                    print(json.dumps(record), file=out)
+                    count += 1
                 out.flush()
                 os.fsync(out.fileno())
             print(f"{count:,} records are in {args.file}; they stay in the buffer too.")
         case _:
-            return _resend(args, folder)
+            return _say_resent(args, buffer.resend(args))
     return 0
 
 
-def _lanes(folder: Path) -> Iterator[tuple[Lane, LaneFile]]:
-    for lane in Lane:
-        path = folder / f"{lane}.sqlite"
-        if path.exists():
-            file = LaneFile.look(path)
-            with closing(file.db):
-                yield lane, file
+class _Running:
+    """The buffer of a gateway that runs."""
+
+    def __init__(self, state: Path) -> None:
+        self._socket = socket_of(state)
+
+    def show(self) -> list[dict[str, Any]]:
+        return cast("list[dict[str, Any]]", self._ask(action="show"))
+
+    def dead(self) -> list[dict[str, Any]]:
+        return cast("list[dict[str, Any]]", self._ask(action="dead"))
+
+    def records(self) -> Iterator[Any]:
+        for lane in Lane:
+            at: int | None = 1
+            while at is not None:
+                page = cast("dict[str, Any]", self._ask(action="export", lane=lane.value, at=at))
+                yield from page["records"]
+                at = page["next"]
+
+    def resend(self, args: argparse.Namespace) -> int:
+        asked = {"uplink": args.uplink, "epoch": args.epoch, "first": args.first, "last": args.last}
+        return cast("int", self._ask(action="resend", lane=args.lane.value, **asked))
+
+    def _ask(self, **asked: Json) -> Json:
+        return asyncio.run(ask(self._socket, "buffer", **asked))
 
 
-def _show(lane: Lane, file: LaneFile, folder: Path) -> dict[str, Any]:
-    waiting, size, oldest = file.depth()
-    return {
-        "lane": lane.value, "waiting": waiting, "oldest": oldest, "bytes": size, "epoch": file.epoch,
-        "uplinks": {uplink: file.claim(uplink) for uplink in file.settled}, "dead": file.dead.count(),
-        "quarantined": len(list((folder / "quarantine").glob(f"{lane}-*"))),
-    }  # fmt: skip
+class _Stopped:
+    """The files of a gateway that does not run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def show(self) -> list[dict[str, Any]]:
+        return [asdict(overview(lane, file, self._folder)) for lane, file in self._lanes()]
+
+    def dead(self) -> list[dict[str, Any]]:
+        return [letter for lane, file in self._lanes() for letter in letters(lane, file)]
+
+    def records(self) -> Iterator[Any]:
+        for lane, file in self._lanes():
+            at: int | None = 1
+            while at is not None:
+                some, at = records(lane, file, at)
+                yield from some
+
+    def resend(self, args: argparse.Namespace) -> int:
+        path = self._folder / f"{args.lane}.sqlite"
+        if not path.exists():
+            raise ConfigError(f"{path} is not there.")
+        file = LaneFile.look(path)
+        with closing(file.db):
+            return resend(file, args.uplink, args.epoch, args.first, args.last).total()
+
+    def _lanes(self) -> Iterator[tuple[Lane, LaneFile]]:
+        for lane in Lane:
+            path = self._folder / f"{lane}.sqlite"
+            if path.exists():
+                file = LaneFile.look(path)
+                with closing(file.db):
+                    yield lane, file
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -108,33 +149,12 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        print("  ".join(f"{key} {value}" for key, value in row.items() if value is not None))
 
 
-def _export(lane: Lane, file: LaneFile, out: Any) -> int:
-    names = {number: json.loads(entry) for number, entry in file.points.items()}
-    at, count = 1, 0
-    while blocks := file.read(at, _ALL, _PAGE):
-        for block in blocks:
-            epoch = epoch_at(file.epochs, block.first)
-            for place, row in enumerate(block.rows or (), block.first):
-                head = {"lane": lane, "ep": epoch.id, "seq": place - epoch.base, "t": block.anchor.wall + row[1]}
-                what = {"e": row[2]} if row[0] == EVENT else {"p": names.get(row[0]), "r": row[2:]}
-                print(json.dumps(head | {"clock": block.anchor.clock} | what), file=out)
-                count += 1
-        at = blocks[-1].last + 1
-    return count
-
-
-def _resend(args: argparse.Namespace, folder: Path) -> int:
-    path = folder / f"{args.lane}.sqlite"
-    if not path.exists():
-        raise ConfigError(f"{path} is not there.")
-    file = LaneFile.look(path)
-    with closing(file.db):
-        count = resend(file, args.uplink, args.epoch, args.first, args.last)
+def _say_resent(args: argparse.Namespace, count: int) -> int:
     asked = args.last - args.first + 1
-    print(f"{count:,} of {asked:,} records are still here and go to {args.uplink} again when the gateway starts.")
+    print(f"{count:,} of {asked:,} records are still here and go to {args.uplink} again while a gateway runs.")
     if count < asked:
         print(f"{asked - count:,} are no longer here.", file=sys.stderr)
     return 0 if count == asked else 1

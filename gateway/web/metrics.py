@@ -11,6 +11,9 @@ _LANES = {
     "bytes": ("lampione_buffer_bytes", "Bytes that a lane uses on disk."),
     "committed": ("lampione_buffer_committed", "Records committed in this epoch."),
     "oldest_ms": ("lampione_buffer_oldest_seconds", "Age of the oldest record that waits."),
+    "dead": ("lampione_buffer_dead_letters", "Records that a platform refused for good."),
+    "quarantined": ("lampione_buffer_quarantined", "Damaged files that are kept aside."),
+    "full_ms": ("lampione_buffer_full_in_seconds", "Until the lane is full, at the pace of late."),
     "error": ("lampione_buffer_failing", "1 while commits fail."),
 }
 _UPLINKS = {

@@ -1,14 +1,21 @@
-"""`lampione buffer` on a state folder that no gateway has."""
+"""`lampione buffer` on a state folder that a gateway has, and on one that none has."""
 
+import asyncio
 import json
 import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.buffer import Buffer
+from gateway.buffer.overview import Filling
 from gateway.cli import main
-from gateway.model import Event, Lane, Point, Reading, Receipt
+from gateway.control import Control, socket_of
+from gateway.model import Lane, Point, Reading, Receipt
 from gateway.testing import LoopClock, jumped
 
 POWER = Point("here/feeder/power", "power_active", "W")
@@ -72,13 +79,88 @@ def test_resend_unsettles_what_is_still_here(state: Path, capsys: pytest.Capture
     assert main(["buffer", "resend", "city", "telemetry", "no-such", "2", "3", "--state", str(state)]) == 1
 
 
-def test_a_gateway_that_runs_is_said_in_one_sentence(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@contextmanager
+def running(state: Path) -> Iterator[Buffer]:
+    """A gateway's buffer and its control socket, in a thread of its own."""
+    began, ended = threading.Event(), threading.Event()
+    held: list[Buffer] = []
+
+    async def gateway() -> None:
+        buffer = Buffer(state / "buffer", "cab-017", LoopClock(), keep_after_ack=3600)
+        await buffer.open()
+        for lane in buffer.lanes.values():
+            await lane.enrol({"city": "oldest"})
+        control = Control(socket_of(state))
+        control.answers("buffer", buffer.answer)
+        async with asyncio.TaskGroup() as tasks:
+            own = [tasks.create_task(buffer.run()), tasks.create_task(control.run())]
+            held.append(buffer)
+            while not socket_of(state).exists():  # noqa: ASYNC110 - the file system has no event
+                await asyncio.sleep(0.01)
+            began.set()
+            await asyncio.to_thread(ended.wait)
+            for task in own:
+                task.cancel()
+        await buffer.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(asyncio.run, gateway())
+        assert began.wait(10)
+        try:
+            yield held[0]
+        finally:
+            ended.set()
+            run.result(10)
+
+
+def answers(state: Path, stick: Path, capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, object]], ...]:
+    """What show, dead and export have to say."""
+    found = []
+    for action in ("show", "dead"):
+        assert main(["buffer", action, "--json", "--state", str(state)]) == 0
+        found.append(said(capsys))
+    assert main(["buffer", "export", str(stick), "--state", str(state)]) == 0
+    capsys.readouterr()
+    return *found, [json.loads(line) for line in stick.read_text().splitlines()]
+
+
+def test_a_running_gateway_tells_the_same(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_files = answers(state, tmp_path / "stick.jsonl", capsys)
+    with running(state):
+        shown, *others = answers(state, tmp_path / "stick.jsonl", capsys)
+    for row, before in zip(shown, of_files[0], strict=True):
+        assert {key for key in row if row[key] != before[key]} <= {"bytes", "room", "committed"}
+    assert shown[2]["room"] == 1024**3
+    assert others == list(of_files[1:])
+    assert len(others[1]) == 10
+
+
+def test_a_running_gateway_sends_again_at_once(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(state) as buffer:
+        lane = buffer.lanes[Lane.TELEMETRY]
+        assert lane.settled("city").covers(1, 5)
+        assert main(["buffer", "resend", "city", "telemetry", lane.epoch, "2", "3", "--state", str(state)]) == 0
+        assert lane.settled("city").missing(1, 5) == [(2, 3)]
+        assert main(["buffer", "resend", "city", "telemetry", "no-such", "2", "3", "--state", str(state)]) == 1
+        assert "knows no epoch no-such" in capsys.readouterr().err
+
+
+def test_a_gateway_without_its_socket_is_said_in_one_sentence(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def look() -> None:
         buffer = Buffer(state / "buffer", "cab-017", LoopClock())
         await buffer.open()
-        assert main(["buffer", "show", "--state", str(state)]) == 2
-        await buffer.emit([Event("note", "line", 60_000)], lane=Lane.TELEMETRY)
+        assert await asyncio.to_thread(main, ["buffer", "show", "--state", str(state)]) == 1
         await buffer.close()
 
-    jumped(look())
-    assert "A gateway runs on" in capsys.readouterr().err
+    asyncio.run(look())
+    assert "No gateway runs here" in capsys.readouterr().err
+
+
+def test_time_to_full_follows_the_pace_of_the_last_hour() -> None:
+    filling, room = Filling(), 10_000_000
+    assert filling.full_ms(0.0, 1000, room) is None
+    assert filling.full_ms(100.0, 2000, room) == 1000 * 9_998_000 // 10
+    assert filling.full_ms(200.0, 500, room) is None, "it empties"
+    for minute in range(4, 200):
+        full = filling.full_ms(minute * 60.0, 1_000_000, room)
+    assert full is None, "an hour of standing still"

@@ -5,7 +5,7 @@ import re
 import aiohttp
 
 from gateway.model import Lane
-from gateway.status import Status
+from gateway.status import LaneDepth, Status
 from tests.web.pages import TOKEN, running
 
 LINE = re.compile(r'(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+\{[a-z]+="[^"]+"\} [0-9.]+)')
@@ -28,12 +28,14 @@ async def test_metrics_need_the_token(status: Status) -> None:
 
 
 async def test_metrics_tell_of_lanes_in_the_text_format(status: Status) -> None:
-    status.lane(Lane.TELEMETRY, records=4210, oldest_ms=None, size=1024, committed=9000, error="disk I/O error")
+    status.lane(Lane.TELEMETRY, LaneDepth(4210, None, 1024, 9000, "disk I/O error", dead=3, full_ms=777_600_000))
     async with running(status, has_metrics=True) as address:
         code, kind, text = await scrape(address)
     assert (code, kind) == (200, "text/plain; version=0.0.4")
     assert all(LINE.fullmatch(line) for line in text.splitlines())
     assert 'lampione_buffer_records{lane="telemetry"} 4210\n' in text
     assert 'lampione_buffer_failing{lane="telemetry"} 1\n' in text
+    assert 'lampione_buffer_dead_letters{lane="telemetry"} 3\n' in text
+    assert 'lampione_buffer_full_in_seconds{lane="telemetry"} 777600.0\n' in text
     assert 'lampione_buffer_failing{lane="billing"} 0\n' in text
     assert 'oldest_seconds{lane="telemetry"}' not in text, "what is not known has no line"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import ClockState, Event, Lane, Quality, Reading
-from gateway.status import Status
+from gateway.status import LaneDepth, Status
 from gateway.testing import LoopClock
 from tests.web.chromium import chromium
 from tests.web.pages import TOKEN, device, running
@@ -66,7 +66,7 @@ async def test_markup_in_any_word_is_shown_as_text(tmp_path: Path) -> None:
     status.note([Reading(point, MARKUP, clock.boot(), Quality.UNCERTAIN, MARKUP)])
     status.uplink(MARKUP, connected=False, say=MARKUP)
     status.link(MARKUP, up=True, say=MARKUP)
-    status.lane(Lane.EVENT, records=1, oldest_ms=0, size=0, committed=1, error=MARKUP)
+    status.lane(Lane.EVENT, LaneDepth(1, 0, 0, 1, MARKUP))
     status.configuration(MARKUP, MARKUP)
     status.note([Event("nonconforming", name, clock.boot(), MARKUP)])
     # Who calls chooses these words.

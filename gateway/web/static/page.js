@@ -163,7 +163,10 @@ function rest(now) {
     [link.say, link.restarts ? text.failures(link.restarts) : ""].filter(Boolean).join(" · "),
   ]);
   const lanes = latest.lanes.map((lane) => [
-    lane.name, text.waiting(lane.records), lane.error ?? `${bytes(lane.bytes)} · ${text.committed(lane.committed)}`,
+    lane.name, text.waiting(lane.records), lane.error ?? [
+      bytes(lane.bytes), text.committed(lane.committed), lane.full_ms === null ? "" : text.full(age(lane.full_ms)),
+      lane.dead ? text.dead(lane.dead) : "", lane.quarantined ? text.quarantined(lane.quarantined) : "",
+    ].filter(Boolean).join(" · "),
   ]);
   const about = [
     [
