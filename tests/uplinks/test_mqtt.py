@@ -541,20 +541,36 @@ def test_what_is_meant_when_nothing_is_written() -> None:
 
 
 async def test_the_window_is_what_the_broker_grants_and_fills_a_long_way(tmp_path: Path) -> None:
-    """At 60 ms there and back, 100 messages at once are 1 600 a second at best; waiting for each would be 16."""
+    """At 60 ms there and back, 100 messages at once are 1 600 a second at best; waiting for each would be 16.
+
+    A machine that has too much else to do for 800 over a way of no length shows only that the length costs little.
+    """
     broker = Broker(tmp_path / "broker", options="max_inflight_messages 100").start()
     try:
-        async with FaultProxy.before(broker.url) as proxy, far_side(broker):
-            proxy.delay = 0.03
-            await proxy.have(Fault.DELAY)
+        async with FaultProxy.before(broker.url) as proxy:
+            await _subscribe_and_leave(broker)
             up = uplink(broker, ack="puback", url=proxy.url)
             async with running(up):
                 assert up.window == 100
-                rates = [await _rate(up, 800) for _ in range(3)]
+                near = await _rate(up, 600)
+                proxy.delay = 0.03
+                await proxy.have(Fault.DELAY)
+                rates = [await _rate(up, 600) for _ in range(3)]
     finally:
         broker.kill()
-    assert max(rates) >= 800, rates
+    assert max(rates) >= min(800, 0.7 * near), (near, rates)
     assert max(rates) < 100 / 0.06, "more than the broker granted was under way"
+
+
+async def _subscribe_and_leave(broker: Broker) -> None:
+    """Somebody to send to, who costs this process nothing."""
+    stays = Properties(PacketTypes.CONNECT)
+    stays.SessionExpiryInterval = 60
+    async with aiomqtt.Client(
+        "127.0.0.1", broker.port, username=PLATFORM, password=PASSWORDS[PLATFORM], identifier="away",
+        protocol=aiomqtt.ProtocolVersion.V5, clean_start=False, properties=stays,
+    ) as client:  # fmt: skip
+        await client.subscribe(f"{ROOT}/batch/+", qos=1)
 
 
 async def _rate(up: mqtt.Uplink, count: int) -> float:

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
 from gateway.certificates import Certificates
@@ -50,7 +50,8 @@ class Settings(UplinkKeys):
     key: Secret | None = None
     ack: Literal["application", "puback"] = "application"
     ack_timeout: Duration = 15.0
-    keepalive: Duration = 30.0
+    keepalive: Annotated[Duration, Field(ge=2, le=3600)] = 30.0
+    """A connection in which nothing comes, or gets through, for so long is given up, at most half as much later."""
     session: Duration = 86_400.0
     """How long the broker keeps commands for a gateway that is away."""
 
