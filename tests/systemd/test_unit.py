@@ -98,6 +98,28 @@ def test_the_clock_may_be_read_and_not_set() -> None:
     assert refused == ["-1 EPERM", "-1 EPERM"], done
 
 
+@pytest.mark.parametrize("drop_ins", [(), ("timesyncd.conf",)], ids=str)
+def test_the_gateway_is_told_when_the_clock_is_set_and_how_far_it_is_trusted(drop_ins: tuple[str, ...]) -> None:
+    """With timesyncd's drop-in the kernel is not asked; its file says as much."""
+    asks = (
+        "import asyncio, os\n"
+        "from gateway.clock import RealMachine, SystemClock\n"
+        "from gateway.steps import SetAlarm\n"
+        "print(SystemClock().state(), RealMachine().bound())\n"
+        "async def armed():\n"
+        "    with SetAlarm().armed():\n"
+        "        print('timerfd' in os.readlink('/proc/self/fd/6'))\n"  # after the loop's own three
+        "asyncio.run(armed())\n"
+    )
+    files = [UNIT, *(UNIT.parent / "drop-ins" / name for name in drop_ins)]
+    command = [*CONFINED, *map(str, files), "--", sys.executable, "-c", asks]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    clock, alarm = done.stdout.splitlines()
+    assert clock.split()[0] in ("synced", "holdover", "unsynced"), done
+    assert clock.endswith("None") or not drop_ins
+    assert alarm == "True", done
+
+
 SITE = """\
 version: 1
 gateway: {id: cab-017, tenant: milan}
