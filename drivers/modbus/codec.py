@@ -49,6 +49,8 @@ class Special:
     """Another value of the same kind, to be taken off."""
     masks: tuple[tuple[int, int], ...] = ()
     """(mask, pattern): no value where raw & mask is the pattern."""
+    marks: tuple[tuple[int, int], ...] = ()
+    """(place, register) that say what block this is: where they are others, it is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def lay(field: Field, value: float | str) -> dict[int, int]:
     if special is None:
         return dict(enumerate(words, field.addr))
     laid = dict(enumerate(words, field.addr + special.at))
+    laid |= {field.addr + at: word for at, word in special.marks}
     if special.exponent_at is not None:
         laid[field.addr + special.exponent_at] = 0
     if special.scale_at is not None and special.scales:
@@ -167,6 +170,8 @@ def precision(kind: Kind) -> float:
 def _special(
     field: Field, special: Special, block: bytes, start: int
 ) -> tuple[int | float | str | None, Reason | None]:
+    if any(_register(block, start, at) != wanted for at, wanted in special.marks):
+        return None, Reason.CONFIG_ERROR
     number, reason = _raw(field, special, block, start + 2 * special.at)
     if number is None or isinstance(number, str):
         return number, reason

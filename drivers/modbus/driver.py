@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from drivers.modbus.codec import decode_at
 from drivers.modbus.device import Polled
 from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
-from drivers.modbus.identify import serials
+from drivers.modbus.identity import Nature, inquire
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
 from drivers.modbus.plan import Block, halves
@@ -139,7 +139,7 @@ class Driver:
             if not device.identity.is_known:
                 error = device.identity.error
                 readings += device.bad(device.point_ids, error, self._now(), self._at())
-                return f"{device.id} (unit {device.unit}): {error}"
+                return f"{device.id} (unit {device.unit}): {error}."
             say = await self._ask_for(device, emit, device.blocks(rates, self._wire.worth(device.unit)), readings)
             doubt = device.identity.is_doubted(readings) or device.counters.has_fallen(readings)
             if doubt and not looked:
@@ -180,32 +180,37 @@ class Driver:
 
         NoAnswer; Refused: it has the registers, but does not answer for them now.
         """
-        bank = await self._who(device)
-        if device.counters.is_other(serials(device.profile, bank)) and await self._who(device) != bank:
+        nature = await self._who(device)
+        if device.counters.is_other(nature.serials) and await self._who(device) != nature:
             why = "it names two serial numbers, one after the other"
             raise NoAnswer(why, "Look for a second device with its address.")
-        order = device.identity.word_order
-        is_news = device.identity.learn(bank, self._now())
-        if device.identity.is_known:
-            device.counters.meet(device.identity.serials, self._at())
-        if device.identity.word_order != order:
+        before = device.identity.nature
+        is_news = device.identity.learn(nature, self._now())
+        if nature.is_known:
+            device.counters.meet(nature.serials, self._at())
+        if nature.layout != before.layout:
             device.turn()
-            say = f"{device.id} {device.identity.remark}."
+        if remark := device.identity.remark(before):
+            say = f"{device.id} {remark}."
             await self._tell(emit, [Event("nonconforming", device.id, self._at(), say)], Lane.EVENT)
         return is_news
 
-    async def _who(self, device: Polled) -> dict[int, dict[int, int]]:
-        """What it answers of itself: function, address, register; without what it does not have."""
-        bank: dict[int, dict[int, int]] = {}
-        for fc, addr, count in device.identity.questions:
-            try:
-                words = await self._read(device, Block(fc, addr, count, ()))
-            except Refused as error:
-                if error.reason != Reason.CONFIG_ERROR:
-                    raise
-            else:
-                bank.setdefault(fc, {}).update(enumerate(words, addr))
-        return bank
+    async def _who(self, device: Polled) -> Nature:
+        """What it says of itself."""
+        inquiry = inquire(device.profile)
+        words: list[int] | None = None
+        try:
+            question = next(inquiry)
+            while True:
+                try:
+                    words = await self._read(device, Block(*question, ()))
+                except Refused as error:
+                    if error.reason != Reason.CONFIG_ERROR:
+                        raise
+                    words = None
+                question = inquiry.send(words)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
     def _fall_silent(
         self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float
@@ -314,7 +319,7 @@ class Driver:
 
     async def _vouch(self, put: Order, emit: Emit) -> None:
         """Nothing is written to a device that is not what it is taken for, nor in another word order. DeviceError."""
-        if not put.device.identity.questions:
+        if not put.device.identity.is_asked:
             return
         try:
             await self._identify(put.device, emit)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from drivers.modbus import frames, identify
+from drivers.modbus import frames, identify, sunspec
 from drivers.modbus.bus import Bus, LineFault
 from drivers.modbus.codec import Field, Kind, encode, lay
+from drivers.modbus.examples import needed
 from drivers.modbus.frames import EVERYBODY, WRITE_SEVERAL, Request
+from drivers.modbus.kinds import ACCUMULATORS
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
 from gateway.model import Device
@@ -43,11 +45,15 @@ class _Unit:
             slug: encode(field, _first(self.profile, slug) * field.factor + field.offset)
             for slug, field in self.profile.writable()
         }
-        self.told = _told(self.profile, device.id)
+        self.number = str(zlib.crc32(device.id.encode()) >> 1)
+        """Its serial number."""
+        self.told = _told(self.profile, int(self.number))
         """What its maker's registers say of it, by function and address."""
         told = [*self.profile.match, *identify.needed(self.profile)]
         self.codes = {question: one.alone for one in told for question in identify.requests(self.profile, [one])}
         """(function, address, count) that ask what it is, and whether it says so only there, not what it measures."""
+        if self.profile.sunspec:
+            self.move(sunspec.BASES[0], ())
         self.fault: Fault | None = None
         self.produced = 0
         self.previous = b""
@@ -105,12 +111,27 @@ class _Unit:
                 registers, places = self.told[field.fc], range(field.addr, field.end)
                 registers.update(zip(places, [registers[addr] for addr in reversed(places)], strict=True))
 
+    def move(self, address: int, before: Sequence[tuple[int, int]]) -> None:
+        """A SunSpec device has `SunS` at `address`, and models that nobody knows (id, length) before its own."""
+        model = self.profile.sunspec[0]
+        layout = sunspec.layout([model])
+        common = {"Mn": "Lampione", "Md": "Emulated", "SN": self.number}
+        words = [*sunspec.MARKER, *sunspec.common(common)]
+        for one, length in before:
+            words += [one, length, *([0x5555] * length)]
+        own = address + len(words)
+        words += [model, layout.length, *layout.rest(), sunspec.LAST, 0]
+        self.told[sunspec.FC] = dict(enumerate(words, address))
+        self.fields = {slug: sunspec.located(field, own, model, layout.length) for slug, field in self.profile.fields()}
+
     def _registers(self, slug: str, field: Field) -> dict[int, int]:
         """Address to register: what is held, or what the day brings."""
         if slug in self.stored:
-            return dict(enumerate(self.stored[slug], field.addr))
+            held = dict(enumerate(self.stored[slug], field.addr))
+            return {addr: held[addr] for addr in needed(field)}
         place = self.places[slug]
-        return lay(field, self.day.value(place.quantity, place.phase, place.direction))
+        value = self.day.value(place.quantity, place.phase, place.direction)
+        return lay(field, value or 1000.0 if field.kind in ACCUMULATORS else value)  # 0 would be no counter
 
 
 class Emulator:
@@ -181,6 +202,10 @@ class Emulator:
     def turn(self, device_id: str) -> None:
         """From now on the device has the other word order; again, and it has the first."""
         self._by_id[device_id].turn()
+
+    def move(self, device_id: str, address: int, before: Sequence[tuple[int, int]] = ()) -> None:
+        """From now on a SunSpec device begins there; `before` its own model come those: (id, length)."""
+        self._by_id[device_id].move(address, before)
 
     def tell(self, device_id: str, fc: int, addr: int, words: Sequence[int]) -> None:
         """Hold registers that are no point: a setting, a code, a serial number; without `words`, they are not there."""
@@ -297,7 +322,7 @@ def _spoil(fault: Fault, request: Request, words: tuple[int, ...], answer: bytes
             return answer
 
 
-def _told(profile: Profile, device_id: str) -> dict[int, dict[int, int]]:
+def _told(profile: Profile, number: int) -> dict[int, dict[int, int]]:
     """Registers of a device that is what its profile looks for, is set as it needs, and has a number of its own."""
     found: dict[int, dict[int, int]] = {3: {}, 4: {}}
     for example in profile.examples:
@@ -309,7 +334,6 @@ def _told(profile: Profile, device_id: str) -> dict[int, dict[int, int]]:
         value = next((one for one in (check.equals, *check.one_of, *check.starts) if one is not None), None)
         said.append((check, sum(check.range or (0, 2)) / 2 if value is None else value))
     if profile.serial_number:
-        number = zlib.crc32(device_id.encode()) >> 1
         said.append((profile.serial_number, str(number) if profile.serial_number.type is Kind.STR else number))
     for told, value in said:
         [(_, field)] = identify.located(profile, [told])

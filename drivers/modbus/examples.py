@@ -74,16 +74,17 @@ def registers(fields: Mapping[str, Field], regs: Registers, slug: str) -> list[i
     field = fields[slug]
     given = identify.bank(regs).get(field.fc, {})
     wanted = range(field.addr, field.end)
-    needed = wanted if field.special is None else _needed(field)
-    if missing := [addr for addr in needed if addr not in given]:
+    if missing := [addr for addr in needed(field) if addr not in given]:
         return f"`{slug}` lies in function {field.fc} at {field.addr:#06x}; register {missing[0]:#06x} is not given"
     return [given.get(addr, 0) for addr in wanted]
 
 
-def _needed(field: Field) -> list[int]:
+def needed(field: Field) -> list[int]:
     """The registers that its value depends on; those that lie between them may stay out of an example."""
     special = field.special
-    assert special is not None
+    if special is None:
+        return list(range(field.addr, field.end))
     singles = [at for at in (special.exponent_at, special.scale_at) if at is not None]
+    singles += [at for at, _ in special.marks]
     starts = [special.at] if special.minus_at is None else [special.at, special.minus_at]
     return [field.addr + at for at in (*(start + n for start in starts for n in range(special.size)), *singles)]

@@ -203,7 +203,7 @@ def verdict(profile: Known, bank: Bank) -> Verdict:
             said, _ = decode(field, _read(field, bank))
             name = profile.profile.partition("/")[0]
             why = f"it answers as another meter than {name}: its code at {field.addr:#06x} is {_shown(said)}"
-            return Verdict(Setting.WRONG, f"{why}. Choose the profile of the meter that is there.")
+            return Verdict(Setting.WRONG, f"{why}. Choose the profile of the meter that is there")
     order: WordOrder | None = None
     for verify, field in located(profile, profile.verify):
         if not _read(field, bank):

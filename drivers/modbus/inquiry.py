@@ -208,7 +208,8 @@ def _effort(first: Question, seekers: Seekers) -> tuple[int, int]:
 
 def _candidate(profile: Profile, serial: str) -> _Candidate:
     told = list(identify.located(profile, profile.match))
-    fields = [field for _, field in (*profile.fields(), *profile.writable())]
+    # Where a SunSpec device has its values, only the device itself says.
+    fields = [] if profile.sunspec else [field for _, field in (*profile.fields(), *profile.writable())]
     alone = {(one.fc, one.addr) for check, one in told if check.alone}
     registers = {(one.fc, addr) for one in (*fields, *(one for _, one in told)) for addr in range(one.addr, one.end)}
     registers -= alone

@@ -63,6 +63,8 @@ class ExponentScale(Written):
     """A signed register beside the value says the power of ten."""
 
     exponent_register: Register
+    times: Finite = 1.0
+    """Value in `unit` = register value * 10^exponent * times: 0.01 where the device counts per cent."""
 
 
 class MappedScale(Written):
@@ -132,7 +134,7 @@ class Place(ProfilePoint):
         patterns = defaults.invalid.get(kind, ()) if self.invalid is None else self.invalid
         low, high = self.range or (-math.inf, math.inf)
         factor, offset = (1.0, 0.0) if self.map or kind is Kind.STR else self.conversion
-        scale = self.scale if isinstance(self.scale, float | int) else 1.0
+        scale = self.scale if isinstance(self.scale, float | int) else getattr(self.scale, "times", 1.0)
         ends = {"value": (start, size)} | {
             name: (addr, size if name == "minus" else 1) for name, addr in others.items()
         }

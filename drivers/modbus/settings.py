@@ -1,11 +1,12 @@
 """What people write about Modbus: a link, a device on it, and a profile that says where a maker keeps each value."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 from pydantic import Field as Key
 
+from drivers.modbus import sunspec
 from drivers.modbus.codec import Field, encode
 from drivers.modbus.identify import Check, Told, Verify
 from drivers.modbus.link import Settings
@@ -123,12 +124,34 @@ class Profile(Head):
     """Registers by which the meter is known."""
     verify: Sequence[Verify] = ()
     """Settings of the meter that the points depend on."""
+    sunspec: Sequence[Whole] = ()
+    """The SunSpec models that it is for, all of one layout: the device says where the first of them lies."""
     serial_number: Told | None = None
     """Where it says who it is: another number is another meter, and its counters start anew."""
     points: Annotated[Mapping[Slug, ReadPoint], Key(min_length=1)]
     writes: Mapping[Slug, WritePoint] = {}
     examples: Annotated[Sequence[Example], Key(min_length=1)]
     refusals: Sequence[Refusal] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sunspec(cls, tree: Any) -> Any:
+        """Where each point lies stands in the model, not in the profile."""
+        if not isinstance(tree, Mapping) or not tree.get("sunspec") or not isinstance(tree.get("points"), Mapping):
+            return tree
+        models = [int(str(one)) for one in tree["sunspec"] if str(one).isdigit()]
+        points = {}
+        for slug, point in tree["points"].items():
+            try:
+                found = sunspec.written(models, str(point["sunspec"]))
+            except KeyError:
+                why, fix = f"`{slug}` does not say which SunSpec point it is", "Add `sunspec: W` or another name."
+                raise Mistake("missing_key", why, fix, ("points", slug)) from None
+            except Mistake as mistake:
+                at = mistake.at or ("points", slug, "sunspec")
+                raise Mistake(mistake.code, str(mistake), mistake.fix, at) from None
+            points[slug] = found | {key: value for key, value in point.items() if key != "sunspec"}
+        return {**tree, "sunspec": models, "points": points, "defaults": {"fc": sunspec.FC}}
 
     @model_validator(mode="after")
     def _fits_the_wire(self) -> "Profile":
@@ -228,7 +251,10 @@ class Profile(Head):
             if function != fc:
                 why = f"{written} is read by function {function}, the value by {fc}: not in one answer"
                 raise Mistake("bad_register", why, "Only registers of one table can be read together.", (name,))
-        return place.field(fc, addr, others, self.defaults)
+        field = place.field(fc, addr, others, self.defaults)
+        if not self.sunspec:
+            return field
+        return sunspec.located(field, 0, self.sunspec[0], sunspec.layout(self.sunspec).length)
 
 
 _TABLES = {3: 4, 4: 3}

@@ -90,7 +90,7 @@ async def test_a_meter_that_counts_in_mwh_says_nothing_until_it_counts_in_kwh() 
         [event] = street.recorder.events
         assert (event.kind, event.say) == (
             "device_fault",
-            "a/m (unit 1): the meter counts in MWh; set its energy unit (holding register 0x001E) to kWh",
+            "a/m (unit 1): the meter counts in MWh; set its energy unit (holding register 0x001E) to kWh.",
         )
         with pytest.raises(DeviceError, match=r"counts in MWh.* Nothing was written"):
             await street.driver.execute(order("a/m/demand_period", 15))

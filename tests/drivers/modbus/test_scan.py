@@ -91,8 +91,8 @@ async def test_every_meter_on_a_shared_line_is_named(shared: Bench) -> None:
 
 @pytest.mark.parametrize("each", meters(), ids=lambda each: each.profile)
 async def test_a_meter_at_its_factory_setting_takes_eight_questions_at_most(each: modbus.Profile) -> None:
-    """Nobody knows the factory setting of some: there it is the commonest one."""
-    serial = each.line.serial or "9600 8N1"
+    """Nobody knows the factory setting of some: they are asked as those that speak TCP, which has none."""
+    serial = each.line.serial or ""
     async with Bench([make_device("a/m", 7, each)], "rtu-over-tcp") as bench:
         found = await look(bench.wire_at(serial), serial, 7, Candidates(meters(), serial))
         assert found

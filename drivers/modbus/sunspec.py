@@ -1,0 +1,168 @@
+"""SunSpec: a device says where its models lie, so nobody writes addresses. Pure.
+
+A device begins with `SunS`, then come its models, each an id, a length and so many registers; 0xFFFF ends them. What
+is not known is skipped by its length. Blocks may move with a new firmware, so every answer carries the id and the
+length of its model, and is no value where they are others.
+
+Source: SunSpec device information model; the layouts in config/sunspec, which name theirs.
+"""
+
+import importlib.resources
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from drivers.modbus.codec import Field, Special
+from gateway import document
+from gateway.document import Mistake
+
+Question = tuple[int, int, int]
+"""Function, address, count."""
+T = TypeVar("T")
+Asking = Generator[Question, Sequence[int] | None, T]
+"""Yields questions, is sent the registers, or None where they are refused."""
+
+FC, BASES, MARKER, LAST = 3, (40000, 50000, 0), [0x5375, 0x6E53], 0xFFFF
+HEAD = 2
+"""Registers of a model's id and length."""
+COMMON, SERIAL_AT, SERIAL_WORDS = 1, 48, 16
+MOST = 64
+"""Models that are walked over before a device is taken for one that has no end."""
+
+_TYPES = {
+    "uint16": ("u16", ["0xFFFF"]), "int16": ("s16", ["0x8000"]), "enum16": ("u16", ["0xFFFF"]),
+    "bitfield32": ("u32", ["0xFFFFFFFF"]), "acc32": ("acc32", []),
+}  # fmt: skip
+_UNITS = {"C": "Cel"}
+_REST = {"int16": (0x8000,), "sunssf": (0x8000,), "pad": (0x8000,), "uint16": (0xFFFF,), "enum16": (0xFFFF,),
+         "bitfield32": (0xFFFF, 0xFFFF), "acc32": (0, 0), "string16": (0,) * 16, "string8": (0,) * 8}  # fmt: skip
+"""What each type holds where it is not implemented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What lies in a model, and in those that are like it."""
+
+    models: Sequence[int]
+    length: int
+    points: Mapping[str, Mapping[str, Any]]
+
+    def rest(self) -> list[int]:
+        """The registers of a model in which nothing is implemented."""
+        return [word for point in self.points.values() for word in _REST[point["type"]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the first of the models that are asked for begins, with its id; or why there is none."""
+
+    address: int = 0
+    model: int = 0
+    length: int = 0
+    serial: str | None = None
+    why_none: str = ""
+
+
+@cache
+def layouts() -> Sequence[Layout]:
+    with importlib.resources.as_file(importlib.resources.files("config")) as folder:
+        tree: Any = document.read(Path(folder) / "sunspec" / "models.yaml").tree
+    return [
+        Layout([int(model) for model in one["models"]], int(one["length"]), one["points"]) for one in tree["layouts"]
+    ]
+
+
+def layout(models: Sequence[int]) -> Layout:
+    """The one that all these models have. Mistake: they are not known, or not alike."""
+    for one in layouts():
+        if models and set(models) <= set(one.models):
+            return one
+    known = "; ".join(", ".join(map(str, one.models)) for one in layouts())
+    raise Mistake("bad_value", f"the models {list(models)} have no common layout", f"Known are {known}.", ("sunspec",))
+
+
+def common(texts: Mapping[str, str]) -> list[int]:
+    """The registers of model 1 with these texts, id and length before them."""
+    found = layout([COMMON])
+    words = found.rest()
+    for name, text in texts.items():
+        raw = text.encode().ljust(2 * len(_REST[found.points[name]["type"]]), b"\0")
+        at = int(found.points[name]["offset"])
+        words[at : at + len(raw) // 2] = [int.from_bytes(raw[n : n + 2], "big") for n in range(0, len(raw), 2)]
+    return [COMMON, found.length, *words]
+
+
+def written(models: Sequence[int], point: str) -> dict[str, Any]:
+    """The keys of a profile's point: where and how it lies, from the model's id. Mistake: there is none."""
+    points = layout(models).points
+    found = points.get(point)
+    if found is None or found["type"] not in _TYPES:
+        why, fix = document.unknown(point, [name for name, one in points.items() if one["type"] in _TYPES])
+        raise Mistake("unknown_key", f"SunSpec point {why}", fix)
+    kind, invalid = _TYPES[found["type"]]
+    keys: dict[str, Any] = {"addr": HEAD + int(found["offset"]), "type": kind, "invalid": invalid}
+    if "scale" in found:
+        keys["scale"] = {"exponent_register": HEAD + int(points[found["scale"]]["offset"])}
+        if found["unit"] == "Pct":
+            keys["scale"]["times"] = 0.01
+        else:
+            keys["unit"] = _UNITS.get(found["unit"], found["unit"])
+    if "words" in found:
+        keys["map"] = found["words"]
+    return keys
+
+
+def located(field: Field, address: int, model: int, length: int) -> Field:
+    """A field that counts from its model's id, where that begins at `address`; it holds only under this id."""
+    special = field.special or Special(field.width, size=field.width)
+    ahead = 0 if special.marks else field.addr
+    return replace(
+        field,
+        addr=address,
+        special=replace(
+            special,
+            span=ahead + special.span,
+            at=ahead + special.at,
+            exponent_at=None if special.exponent_at is None else ahead + special.exponent_at,
+            marks=((0, model), (1, length)),
+        ),
+    )
+
+
+def walk(models: Sequence[int]) -> Asking[Place]:
+    """From `SunS` to the first of `models`."""
+    for base in BASES:
+        words = yield FC, base, len(MARKER) + HEAD
+        if words is not None and list(words[:2]) == MARKER:
+            return (yield from _models(models, base + len(MARKER), words[2:]))
+    return Place(why_none="it does not say `SunS` at 40000, 50000 or 0: it is no SunSpec device, or it is switched off")
+
+
+def _models(models: Sequence[int], address: int, head: Sequence[int]) -> Asking[Place]:
+    serial: str | None = None
+    met: list[str] = []
+    while len(met) < MOST:
+        model, length = head
+        if model in models:
+            if length != layout(models).length:
+                why = f"its model {model} has {length} registers, and should have {layout(models).length}"
+                return Place(why_none=why)
+            return Place(address, model, length, serial)
+        if model == LAST:
+            break
+        met.append(str(model))
+        if model == COMMON and length >= SERIAL_AT + SERIAL_WORDS:
+            words = yield FC, address + HEAD + SERIAL_AT, SERIAL_WORDS
+            letters = b"".join(word.to_bytes(2, "big") for word in words or ())
+            serial = letters.partition(b"\0")[0].decode("latin-1").strip() or None
+        address += HEAD + length
+        if address > 0xFFFF - HEAD:
+            break
+        words = yield FC, address, HEAD
+        if words is None:
+            break
+        head = words
+    wanted = ", ".join(map(str, models))
+    return Place(why_none=f"it has none of the SunSpec models {wanted}, but {', '.join(met) or 'no model'}")
