@@ -30,6 +30,8 @@ class Bay:
     """One connector. `sent`: tags that are to charge here by a command."""
 
     connector: int
+    register: float
+    """Of its own meter, Wh."""
     status: str = "Available"
     charge: Charge | None = None
     is_operative: bool = True
@@ -57,8 +59,9 @@ class Bay:
 class Bays:
     """All connectors of one charger. `changed` holds those whose resting status a command has changed."""
 
-    def __init__(self, connectors: int) -> None:
-        self.all = [Bay(number) for number in range(1, connectors + 1)]
+    def __init__(self, registers: Sequence[float]) -> None:
+        """One connector for each energy register."""
+        self.all = [Bay(number, register) for number, register in enumerate(registers, 1)]
         self.is_operative = True
         self.changed: set[int] = set()
 
@@ -111,7 +114,8 @@ class Bays:
 
     def _start(self, payload: Mapping[str, Any], now: int) -> Answer:
         tag = payload["idTag"]
-        free = [bay for bay in self._at(payload) if not bay.charge and bay.sent.empty() and bay.takes(tag, now)]
+        resting = [bay for bay in self._at(payload) if bay.status in _RESTING and bay.sent.empty()]
+        free = [bay for bay in resting if bay.takes(tag, now)]
         if not free:
             return REJECTED
         free[0].sent.put_nowait(tag)

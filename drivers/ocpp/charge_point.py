@@ -67,7 +67,7 @@ class ChargePoint:
         self.controls = Controls(self._own.connectors, int(self._own.phases), self._quirks)
         self.values, self.lost = 0, 0
         self.confirmed: list[str] = []
-        self.bays = Bays(self._own.connectors)
+        self.bays = Bays([float(dice.randrange(20_000, 900_000)) for _ in range(self._own.connectors)])
         self._unsent = set(range(self._own.connectors + 1))
         self._reset = ""
         self._queue: deque[_Message] = deque()
@@ -77,7 +77,6 @@ class ChargePoint:
         self._outbound = rpc.Outbound(f"{self._identity[:16]}-")
         self._pending: asyncio.Future[rpc.CallResult | rpc.CallError] | None = None
         self._one_call = asyncio.Lock()
-        self._register = float(dice.randrange(20_000, 900_000))
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         async with asyncio.TaskGroup() as group:
@@ -151,6 +150,10 @@ class ChargePoint:
             match action:
                 case "TriggerMessage":
                     self._triggered.append(payload)
+                case "ReserveNow":
+                    until = codec.moment(payload["expiryDate"], codec.Remarks()) or 0
+                    seconds = (until - self.wall()) / 1000
+                    asyncio.get_running_loop().call_later(seconds, self._tell_of, payload["connectorId"])
                 case "Reset":
                     self._reset = payload["type"]
                     self.bays.stop(self.bays.all, f"{self._reset}Reset")
@@ -202,14 +205,16 @@ class ChargePoint:
             case "StatusNotification":
                 self._unsent |= connectors
             case "MeterValues":
-                for connector in connectors - {0}:
-                    await self._tell_register(connector)
+                for bay in self.bays.all:
+                    if bay.connector in connectors:
+                        await self._tell_register(bay)
 
-    async def _tell_register(self, connector: int) -> None:
-        sampled = {"measurand": "Energy.Active.Import.Register", "value": f"{self._register:.1f}", "unit": "Wh",
+    async def _tell_register(self, bay: Bay) -> None:
+        sampled = {"measurand": "Energy.Active.Import.Register", "value": f"{bay.register:.1f}", "unit": "Wh",
                    "context": "Trigger", "location": "Outlet"}  # fmt: skip
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": [sampled]}]
-        if isinstance(await self._call("MeterValues", {"connectorId": connector, "meterValue": meter}), rpc.CallResult):
+        told = {"connectorId": bay.connector, "meterValue": meter}
+        if isinstance(await self._call("MeterValues", told), rpc.CallResult):
             self.values += Route("Energy.Active.Import.Register", None, "Outlet", "trigger") in self._routes
 
     async def _tell_status(self, connector: int) -> None:
@@ -286,11 +291,11 @@ class ChargePoint:
     async def _charge(self, bay: Bay, tag: str) -> None:
         loop = asyncio.get_running_loop()
         if Quirk.REGISTER_PER_SESSION in self._quirks:
-            self._register = 0.0
+            bay.register = 0.0
         bay.charge = charge = Charge(
             self._dice, self._own.max_current, int(self._own.phases), self.wall(), self._scenario.car
         )
-        start = {"connectorId": bay.connector, "idTag": tag, "meterStart": int(self._register),
+        start = {"connectorId": bay.connector, "idTag": tag, "meterStart": int(bay.register),
                  "timestamp": codec.iso(charge.began)}  # fmt: skip
         if bay.is_kept(self.wall()):
             start["reservationId"] = bay.used()
@@ -304,35 +309,38 @@ class ChargePoint:
                     await charge.stopped.wait()
             limit = self.controls.profiles.amps(bay.connector, self.wall(), charge.began)
             charge.advance((loop.time() - before) * self._pace, limit)
-            self._register += charge.gained
+            bay.register += charge.gained
             self._show(bay, charge.status)
-            self._measure(bay.connector, charge)
-        stop = {"meterStop": int(self._register), "timestamp": codec.iso(self.wall()), "idTag": tag,
+            self._measure(bay, charge)
+        stop = {"meterStop": int(bay.register), "timestamp": codec.iso(self.wall()), "idTag": tag,
                 "reason": charge.reason or ("Local" if charge.is_accepted else "DeAuthorized")}  # fmt: skip
         bay.charge = None
         self._enqueue(_Message("StopTransaction", stop, charge))
         self._show(bay, "Finishing")
 
-    def _measure(self, connector: int, charge: Charge) -> None:
+    def _measure(self, bay: Bay, charge: Charge) -> None:
         sampled = [
             sample
-            for sample in charge.samples(self._register)
+            for sample in charge.samples(bay.register)
             for phase in [PHASES.get(sample.get("phase", ""))]
             if Route(sample["measurand"], phase, sample["location"], None) in self._routes
         ]
         meter = [{"timestamp": codec.iso(self.wall()), "sampledValue": sampled}]
-        payload = {"connectorId": connector, "meterValue": meter}
+        payload = {"connectorId": bay.connector, "meterValue": meter}
         self._enqueue(_Message("MeterValues", payload, charge, len(sampled)))
 
     def _enqueue(self, message: _Message) -> None:
         self._queue.append(message)
         self._news.set()
 
+    def _tell_of(self, connector: int) -> None:
+        self._unsent.add(connector)
+        self._news.set()
+
     def _show(self, bay: Bay, status: str) -> None:
         if bay.status != status:
             bay.status = status
-            self._unsent.add(bay.connector)
-            self._news.set()
+            self._tell_of(bay.connector)
 
     def _tags(self) -> list[str]:
         listed = list(parse(self._secret("tags"))) if self._settings.tags and self._secret else []

@@ -160,6 +160,33 @@ async def test_a_reservation_keeps_a_connector_for_one_tag() -> None:
         assert point.bays.all[0].kept is None, "the charge has used it up"
 
 
+async def test_a_reservation_ends_by_itself() -> None:
+    recorder = Recorder()
+    async with street(recorder) as (running, point):
+        until = codec.iso(point.wall() + 300)
+        await tell(running, "reserve", reservation=7, connector=1, tag="DEADBEEF", until=until)
+        await status(recorder, "connector_status", "Reserved")
+        await status(recorder, "connector_status", "Available")
+
+
+async def test_each_connector_counts_for_itself() -> None:
+    recorder = Recorder()
+    async with street(recorder) as (running, _):
+        for connector in (1, 2):
+            await tell(running, "start", tag="04A1B2C3", connector=connector)
+        one, two = await begun(recorder, 2)
+        await recorder.until(lambda found: sum(reading.point.endswith("import-2") for reading in found.readings) >= 4)
+        for begin in (one, two):
+            await tell(running, "stop", transaction=int(begin["transaction"]))
+        for end in await ended(recorder, 2):
+            slug = "energy_import" + ("" if end["connector"] == 1 else f"-{end['connector']}")
+            told = [reading for reading in recorder.readings if reading.transaction == end["transaction"]]
+            values = [float(one.value or 0) for one in told if one.point == f"cp-1/evse/{slug}"]
+            assert values == sorted(values)
+            assert end["meter_start"] <= values[0]
+            assert end["meter_stop"] == int(values[-1])
+
+
 async def test_lists_and_words_of_the_makers_own() -> None:
     recorder = Recorder()
     async with street(recorder) as (running, point):
