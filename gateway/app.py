@@ -291,7 +291,12 @@ class Gateway:
         async def down(say: str) -> None:
             log.warning("down", child=name, say=say)
 
-        await supervise(name, run, watch=self.watch, down=down)
+        async def run_unwatched() -> None:
+            # It waits for others, for hours if need be, and has promised nothing; who promises is watched again.
+            self.watch.forget(name)
+            await run()
+
+        await supervise(name, run_unwatched, watch=self.watch, down=down)
 
     async def _tell_start(self) -> Mapping[str, Json]:
         """The events of a start; returns the inventory, whose version grows when its content changes."""
