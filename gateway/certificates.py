@@ -4,7 +4,8 @@ import asyncio
 import math
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,9 +71,10 @@ class Certificates:
         if self._used is None or clock.state() is ClockState.UNSYNCED:
             return ""
         found = [(end, "Our certificate", "Renew it.") for end in ends(self._used.certificate)[:1]]
-        found += [(end, f"The authority's certificate in {self._ca}", "Renew it.") for end in ends(self._used.ca)]
-        if self.peer:
-            found.append((_end(self.peer), "The platform's certificate", "Have it renewed there."))
+        # While an authority is renewed, its file holds the old one and the new.
+        of_ca = f"The authority's certificate in {self._ca}"
+        found += [(end, of_ca, "Renew it.") for end in sorted(ends(self._used.ca))[-1:]]
+        found += [(end, "The platform's certificate", "Have it renewed there.") for end in _ends([self.peer])]
         end, what, act = min(found, default=(math.inf, "", ""))
         if end - clock.wall() >= days * _DAY:
             return ""
@@ -81,13 +83,11 @@ class Certificates:
 
     def _are_renewed(self) -> bool:
         """Whether others are there now, and usable: half a certificate must not end a connection that works."""
-        used = self._used
         try:
-            if used is None or self._read() == used:
+            if self._used is None or self._read() == self._used:
                 return False
             self.context()
         except LampioneError:
-            self._used = used
             return False
         return True
 
@@ -101,12 +101,18 @@ class Certificates:
 
 
 def ends(pem: str) -> list[int]:
-    """UTC milliseconds of the last moment of each certificate in a text, in its order."""
-    marked = pem.split(ssl.PEM_HEADER)[1:]
-    return [
-        _end(ssl.PEM_cert_to_DER_cert(f"{ssl.PEM_HEADER}{one.split(ssl.PEM_FOOTER)[0]}{ssl.PEM_FOOTER}"))
-        for one in marked
-    ]
+    """UTC milliseconds of the last moment of each certificate in a text, less those that cannot be read."""
+    marked = [one.split(ssl.PEM_FOOTER)[0] for one in pem.split(ssl.PEM_HEADER)[1:]]
+    return _ends(ssl.PEM_cert_to_DER_cert(f"{ssl.PEM_HEADER}{one}{ssl.PEM_FOOTER}") for one in marked)
+
+
+def _ends(ders: Iterable[bytes]) -> list[int]:
+    found: list[int] = []
+    for der in ders:
+        # OpenSSL takes a time that the standard does not allow: it is not worth a connection.
+        with suppress(ValueError, StopIteration, IndexError):
+            found.append(_end(der))
+    return found
 
 
 def _end(der: bytes) -> int:

@@ -162,18 +162,23 @@ class Commands:
             if loop.time() > give_up or (ends is not None and self._clock.boot() >= ends):
                 reply = self._too_late(command, since)
                 break
-            try:
-                if reply is None:
-                    await self._record(command, Reply(command.id, CommandState.EXECUTING, self._clock.boot()))
+            if reply is not None or await self._is_journalled(command):
                 reply = await self._carry_out(command, reach)
                 if since is None or reply.code not in _UNREACHED:
                     break
-            except StorageError as error:
-                log.warning("command_waits_for_the_disk", command=command.id, why=str(error))
             await asyncio.sleep(pause)
         assert reply is not None
         await self._finish(command, verb, reply)
         self._ends.pop(command.id, None)
+
+    async def _is_journalled(self, command: Command) -> bool:
+        """Whether it stands on the disk that it is now carried out."""
+        try:
+            await self._record(command, Reply(command.id, CommandState.EXECUTING, self._clock.boot()))
+        except StorageError as error:
+            log.warning("command_waits_for_the_disk", command=command.id, why=str(error))
+            return False
+        return True
 
     def _too_late(self, command: Command, since: CommandState | None) -> Reply:
         if since is CommandState.EXECUTING:
@@ -194,6 +199,9 @@ class Commands:
             return self._end(command, CommandState.FAILED, error.reason, str(error))
         except LinkError as error:
             return self._end(command, CommandState.FAILED, "link_down", str(error))
+        except StorageError as error:
+            # Of what the driver itself keeps. Whether the device did it nobody can tell, so it is not tried again.
+            return self._end(command, CommandState.FAILED, "unknown_outcome", str(error))
 
     async def _finish(self, command: Command, verb: Verb, reply: Reply) -> None:
         key = f"{command.on}/{verb.name}"

@@ -45,6 +45,9 @@ def test_the_end_of_a_certificate_is_what_openssl_reads(authority: Authority) ->
     chain = late.read_text() + "between\n" + soon.read_text()
     assert ends(chain) == [enddate(late), enddate(soon)]
     assert ends("") == ends("no PEM") == []
+    der = certificates.ssl.PEM_cert_to_DER_cert(soon.read_text())
+    for cut in range(0, len(der), 7):
+        assert certificates._ends([der[:cut]]) in ([], [enddate(soon)]), "no guess at what is not there"
 
 
 class City:
@@ -85,6 +88,17 @@ def test_the_authority_and_the_platform_are_watched_too(tmp_path: Path) -> None:
     found.peer = certificates.ssl.PEM_cert_to_DER_cert(broker.read_text())
     day = (datetime.now(UTC) + 10 * DAY).date()
     assert City().warning(found) == f"The platform's certificate ends on {day}. Have it renewed there."
+
+
+def test_an_authority_that_is_renewed_has_two_certificates_and_the_newer_counts(
+    authority: Authority, tmp_path: Path
+) -> None:
+    old = Authority(tmp_path / "old", ends=5 * DAY)
+    both = tmp_path / "both.pem"
+    both.write_text(authority.ca.read_text() + old.ca.read_text())
+    found = Certificates(both)
+    found.context()
+    assert City().warning(found) == ""
 
 
 def test_a_clock_that_nobody_vouches_for_warns_of_nothing(authority: Authority) -> None:

@@ -33,7 +33,7 @@ class Charger:
     def __init__(self) -> None:
         self.told: list[Mapping[str, Any]] = []
         self.is_up = True
-        self.trouble: CommandError | None = None
+        self.trouble: CommandError | StorageError | None = None
         self.pause = 0.0
         self.device = Device("cp-1/evse", {}, {"limit": LIMIT, "reset": RESET, "set:period": SET})
 
@@ -388,6 +388,18 @@ def test_a_disk_that_refuses_the_outcome_gets_it_later_and_the_command_is_not_re
         await desk.buffer.close()
 
     jumped(main())
+
+
+def test_a_driver_that_cannot_store_what_it_did_is_not_asked_to_do_it_again(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        desk.charger.trouble = StorageError("The disk is full.")
+        await desk.send(do="reset", args={})
+        failed = await desk.until("failed")
+        await asyncio.sleep(600)
+        assert (failed["code"], failed["say"]) == ("unknown_outcome", "The disk is full.")
+        assert len(desk.charger.told) == 1
+
+    at_the_desk(tmp_path, act)
 
 
 async def _ignore(say: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.batch import Batch
+    from gateway.buffer.deadletters import DeadLetter
 
 POWER = Point("here/feeder/power", "power_active", "W")
 Answer = tuple[int, dict[str, str]]
@@ -100,6 +101,12 @@ def settled(buffer: Buffer, last: int) -> Callable[[], bool]:
     return lambda: buffer.lanes[Lane.TELEMETRY].settled("city").covers(1, last)
 
 
+async def dead_letters(buffer: Buffer) -> tuple[int, list[DeadLetter]]:
+    lane = buffer.lanes[Lane.TELEMETRY]
+    await lane.flush()
+    return await lane.ask(lambda file: (file.dead.count(), file.dead.newest(10)))
+
+
 async def test_ranges_in_a_2xx_are_committed_and_the_rest_is_sent_again(tmp_path: Path) -> None:
     def half(batch: Batch) -> Receipt:
         first, last = batch.span
@@ -130,8 +137,7 @@ async def test_4xx_finds_the_one_record_that_is_at_fault(tmp_path: Path, status:
     async with delivering(tmp_path, 200) as (city, buffer):
         city.judge = lambda _size, batch: (status if 37 in seqs(batch) else 200, {})
         await until(settled(buffer, 200))
-        await buffer.lanes[Lane.TELEMETRY].flush()
-        dead, letters = await buffer.lanes[Lane.TELEMETRY].dead_letters()
+        dead, letters = await dead_letters(buffer)
     assert sorted(city.stored) == [seq for seq in range(1, 201) if seq != 37]
     assert dead == 1
     assert str(status) in letters[0].reason
@@ -149,8 +155,7 @@ async def test_429_and_5xx_leave_the_platform_alone_as_long_as_it_says(tmp_path:
     async with delivering(tmp_path, 50) as (city, buffer):
         city.judge = lambda _size, _batch: (status if len(city.answered) < 1 else 200, headers)
         await until(settled(buffer, 50))
-        await buffer.lanes[Lane.TELEMETRY].flush()
-        dead, _ = await buffer.lanes[Lane.TELEMETRY].dead_letters()
+        dead, _ = await dead_letters(buffer)
     assert city.answered == [status, 200]
     pause = city.asked[1] - city.asked[0]
     assert (0.2 <= pause < 5) if wait == "none" else (1.0 <= pause < 6)

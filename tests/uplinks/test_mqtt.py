@@ -303,12 +303,14 @@ async def test_a_peer_that_reads_nothing_any_more_is_noticed_within_one_and_a_ha
     server = await asyncio.start_server(greet_and_read_no_more, "127.0.0.1", 0, limit=1024)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        up = mqtt.Uplink(platform(mqtt, {"url": f"mqtt://127.0.0.1:{port}", "keepalive": "2s", "ack_timeout": "60s"}))
+        up = mqtt.Uplink(platform(mqtt, {"url": f"mqtt://127.0.0.1:{port}", "keepalive": "3s", "ack_timeout": "60s"}))
         async with running(up) as task:
+            sending = [asyncio.create_task(up.send(telemetry(1 + 2000 * n, count=2000))) for n in range(40)]
+            assert up._connection
+            await until(up._connection._client.want_write)
             began = time.monotonic()
-            sending = [asyncio.create_task(up.send(telemetry(1 + 2000 * n, count=2000))) for n in range(100)]
             await asyncio.wait((task,), timeout=10)
-            assert time.monotonic() - began < 1.5 * 2 + 0.5
+            assert time.monotonic() - began <= 1.5 * 3 + 0.5
             await asyncio.wait(sending, timeout=1)
             assert {str(one.exception()) for one in (task, *sending)} == {mqtt.LOST}
             await ended.wait()
