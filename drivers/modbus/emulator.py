@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from drivers.modbus import frames, identify, sunspec
 from drivers.modbus.bus import Bus, LineFault
-from drivers.modbus.codec import Field, Kind, encode, lay
+from drivers.modbus.codec import Field, Kind, decode, encode, lay
 from drivers.modbus.examples import needed
 from drivers.modbus.frames import EVERYBODY, WRITE_SEVERAL, Request
 from drivers.modbus.kinds import ACCUMULATORS
@@ -49,6 +49,12 @@ class _Unit:
         """Its serial number."""
         self.told = _told(self.profile, int(self.number))
         """What its maker's registers say of it, by function and address."""
+        assert isinstance(device.settings, DeviceSettings)
+        self.address = device.settings.address
+        if self.profile.assign:
+            unit = self.profile.assign.unit
+            self.told[3] |= {one.addr + n: 0 for one in self.profile.assign.holdings for n in range(one.width)}
+            self.told[3] |= dict(enumerate(encode(unit.field, self.address), unit.addr))
         told = [*self.profile.match, *identify.needed(self.profile)]
         self.codes = {question: one.alone for one in told for question in identify.requests(self.profile, [one])}
         """(function, address, count) that ask what it is, and whether it says so only there, not what it measures."""
@@ -96,6 +102,12 @@ class _Unit:
                 if place.fc != request.function:
                     return BAD_FUNCTION
                 self.stored[slug] = request.words
+                return 0
+        for holding in self.profile.assign.holdings if self.profile.assign else ():
+            if (holding.fc, holding.addr, holding.width) == (request.function, request.addr, request.count):
+                self.told[3] |= dict(enumerate(request.words, request.addr))
+                if self.profile.assign and holding is self.profile.assign.unit:
+                    self.address = int(decode(holding.field, request.words)[0] or 0)
                 return 0
         return BAD_ADDRESS
 
@@ -158,15 +170,18 @@ class Emulator:
 
     async def start(self, port: int = 0) -> Mapping[str, str]:
         """Listen on 127.0.0.1 (`port` 0 is any free one), or on a pty where the link has a device file."""
-        now = asyncio.get_running_loop().time()
         for device in self._devices:
             if device.id not in self._by_id:
-                assert isinstance(device.settings, DeviceSettings)
-                self._by_id[device.id] = self._units[device.settings.address] = _Unit(device, now)
+                self.connect(device)
         if self.bus:
             return await self.bus.start(port)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         return {"host": "127.0.0.1", "port": str(self._server.sockets[0].getsockname()[1])}
+
+    def connect(self, device: Device) -> None:
+        """One more device is on the line."""
+        unit = _Unit(device, asyncio.get_running_loop().time())
+        self._by_id[device.id] = self._units[unit.address] = unit
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -287,6 +302,7 @@ class Emulator:
         words: tuple[int, ...] = ()
         if request.function in (frames.WRITE_ONE, WRITE_SEVERAL):
             code = unit.write(request)
+            self._units = {each.address: each for each in self._units.values()}
         else:
             read = unit.read(request, asyncio.get_running_loop().time())
             code, words = (read, ()) if isinstance(read, int) else (0, read)

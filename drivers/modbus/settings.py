@@ -7,6 +7,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 from pydantic import Field as Key
 
 from drivers.modbus import sunspec
+from drivers.modbus.assign import Assign
 from drivers.modbus.codec import Field, encode
 from drivers.modbus.identify import Check, Told, Verify
 from drivers.modbus.link import Settings
@@ -128,6 +129,8 @@ class Profile(Head):
     """The SunSpec models that it is for, all of one layout: the device says where the first of them lies."""
     serial_number: Told | None = None
     """Where it says who it is: another number is another meter, and its counters start anew."""
+    assign: Assign | None = None
+    """How a new one gets its address and speed over the line; left out: at its keys only."""
     points: Annotated[Mapping[Slug, ReadPoint], Key(min_length=1)]
     writes: Mapping[Slug, WritePoint] = {}
     examples: Annotated[Sequence[Example], Key(min_length=1)]

@@ -20,6 +20,7 @@ VERBS = {
     "run": "run the gateway on a site file",
     "check": "check a site file: every mistake at once, with its place and the fix",
     "scan": "who is on a line: every meter, its address, speed and profile; it only reads",
+    "assign": "give new meters on one line their addresses, one after the other",
     "read": "what a device says now",
     "write": "set a point of a device, proved by reading it back",
     "decode": "which register, type and word order a known value is in",

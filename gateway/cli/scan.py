@@ -102,7 +102,7 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
         if reach.driver != "modbus":
             raise ConfigError(f"{reach.link.name} is for {reach.driver}: only Modbus can be scanned.")
         profiles = [each for each in wire.profiles_of("modbus", args.site) if isinstance(each, Profile)]
-        own = _own(reach)
+        own = own_setting(reach)
         is_fixed = args.here or own == "" or str(reach.link.settings.port).startswith("tcp://")
         factory = factory_settings(profiles, units)
         if is_fixed:
@@ -121,7 +121,7 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
                 print(meter.lines()[0], flush=True)
 
         def wire_at(serial: str) -> Any:
-            return modbus_wire(_at(reach, serial).link, {})
+            return modbus_wire(at_setting(reach, serial).link, {})
 
         await scan(wire_at, profiles, factory, rest, units, tell)
         _progress("")
@@ -137,20 +137,20 @@ async def _listen(reach: wire.Reach, meter: Meter) -> None:
         return
     _progress(f"unit {meter.found.unit} says …")
     device = wire.device_at(meter.found.unit, meter.profile)
-    heard = await wire.poll(_at(reach, meter.found.serial, timeout=1.0), device)
+    heard = await wire.poll(at_setting(reach, meter.found.serial, timeout=1.0), device)
     meter.values = {slug: reading.value for slug, reading in heard.readings.items()}
     numbers = {slug: value for slug, value in meter.values.items() if isinstance(value, int | float)}
     meter.verdict = judge(f"Unit {meter.found.unit}", device.points, numbers)
     _progress("")
 
 
-def _own(reach: wire.Reach) -> str:
+def own_setting(reach: wire.Reach) -> str:
     """The line's setting as profiles write it; '' for TCP."""
     keys = reach.link.settings
     return "" if keys.host else f"{keys.baud} {keys.format}"
 
 
-def _at(reach: wire.Reach, serial: str, **more: Any) -> wire.Reach:
+def at_setting(reach: wire.Reach, serial: str, **more: Any) -> wire.Reach:
     baud, _, form = serial.partition(" ")
     keys = {"baud": int(baud), "format": form} if serial else {}
     return wire.Reach(reach.driver, reach.at(**keys, **more))

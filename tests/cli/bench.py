@@ -63,6 +63,9 @@ class Line:
     def set(self, device: str, slug: str, value: Any) -> None:
         self._beside.call(lambda: self.emulator.set(device, slug, value))
 
+    def connect(self, device: Device) -> None:
+        self._beside.call(lambda: self.emulator.connect(device))
+
     def fault(self, device: str, fault: Any) -> None:
         self._beside.call(lambda: self.emulator.fault(device, fault))
 

@@ -63,7 +63,7 @@ async def test_it_is_as_strict_as_the_maker_says(addr: int, count: int, code: in
 async def test_it_takes_only_what_can_be_written() -> None:
     async with running(make_device("a/m", 1)) as street:
         wire = Tcp("127.0.0.1", street.port, 1.0)
-        for fc, addr, words, code in ((16, 0x14, (0x3F80, 0), 2), (6, 2, (0x4170,), 2), (16, 0x0002, (0x4170,), 2)):
+        for fc, addr, words, code in ((16, 0x16, (0x3F80, 0), 2), (6, 2, (0x4170,), 2), (16, 0x0002, (0x4170,), 2)):
             with pytest.raises(frames.Refused, match=f"exception {code},"):
                 await wire.write(1, fc, addr, words)
         await wire.write(1, 16, 2, (0x4170, 0))
