@@ -93,7 +93,7 @@ class Charging:
             if payload.get("reservationId") is not None:
                 more["reservation"] = codec.whole(payload, "reservationId", remarks)
             event = self._event("transaction_begin", f"{self._device.id} has begun to charge.", more, time)
-            changed, forgotten = self._ledger.begin(begun, digest("StartTransaction", payload))
+            changed, forgotten = self._ledger.begin(begun)
             state |= changed | self._cards.unsaved() | {_key(self._device, connector): register.begun(meter).stored()}
             await self._billing.keep([event, *map(self._never_ended, forgotten)], state)
         return {"transactionId": number, "idTagInfo": told}
@@ -104,16 +104,16 @@ class Charging:
         number = codec.whole(payload, "transactionId", remarks)
         mark = digest("MeterValues", payload)
         async with self._one_at_a_time:
-            if self._ledger.is_repeated(mark):
-                return {}
             begun, name = self._meant(number, connector, ())
+            progress = Progress.of(self._ledger.progress(begun)) if begun and begun.is_open else None
+            if progress.mark == mark if progress else self._ledger.is_repeated(mark):
+                return {}
             measured = self._meter.read(connector, payload.get("meterValue"), name, remarks)
-            if begun and begun.is_open:
-                progress = Progress.of(self._ledger.progress(begun))
-                progress = progress.noted(measured.samples, _began(begun), is_named=begun.id == number)
-                state = self._ledger.note(mark, begun, progress.stored())
+            if begun and progress:
+                progress = progress.noted(measured.samples, _began(begun), mark, is_named=begun.id == number)
+                state = self._ledger.note(begun, progress.stored())
             else:
-                state = self._ledger.note(mark)
+                state = self._ledger.pass_over(mark)
             await self._billing.keep(self._records(connector, name, measured), state)
         return {}
 
@@ -128,7 +128,7 @@ class Charging:
         mark = digest("StopTransaction", payload)
         async with self._one_at_a_time:
             begun, name = self._meant(number, None, self._cards.pseudonyms(stopper) if stopper else ())
-            if self._ledger.is_repeated(mark) or (not begun.is_open if begun else self._ledger.is_stray(mark)):
+            if self._ledger.is_stray(mark) or (begun and not begun.is_open):
                 return answer
             meter = codec.number(payload, "meterStop", remarks)
             connector = begun.connector if begun else (1 if self._connectors == 1 else 0)
@@ -138,7 +138,7 @@ class Charging:
             if payload.get("transactionData"):
                 measured = self._meter.read(connector, payload["transactionData"], name, remarks)
                 records = self._records(connector, name, measured)
-                progress = progress.noted(measured.samples, began, is_named=False)
+                progress = progress.noted(measured.samples, began, mark, is_named=False)
             register, kind = self._register(connector)
             more = sessions.record(
                 name, begun, progress.ended(time), kind, begin=began, end=time, stop=meter,
@@ -146,7 +146,9 @@ class Charging:
                 tags={"tag": begun.tag} if begun else self._cards.named(stopper or ""),
             )  # fmt: skip
             event = self._event("session", _told(self._device.id, more), more, time, begun)
-            state = self._ledger.end(begun, mark) if begun else self._ledger.stray(mark)
+            state = self._ledger.end(begun) if begun else {}
+            if begun is None or begun.id != number:
+                state |= self._ledger.stray(mark)
             if begun and meter is not None:
                 state[_key(self._device, connector)] = replace(register, stop=meter).stored()
             await self._billing.keep([*records, event], state | self._cards.unsaved())

@@ -34,6 +34,8 @@ class Progress:
     spacing: int | None = None
     gaps: tuple[tuple[int, int], ...] = ()
     unlisted: int = 0
+    mark: str = ""
+    """The digest of the last values: the same ones again are a repetition."""
 
     @classmethod
     def of(cls, stored: Json) -> "Progress":
@@ -41,16 +43,16 @@ class Progress:
         if not isinstance(stored, Sequence) or isinstance(stored, str):
             return cls()
         row: Sequence[Any] = stored
-        readings, is_named, register, last, spacing, gaps, unlisted = row
+        readings, is_named, register, last, spacing, gaps, unlisted, mark = row
         listed = tuple((start, end) for start, end in gaps)
-        return cls(readings, is_named, register, last, spacing, listed, unlisted)
+        return cls(readings, is_named, register, last, spacing, listed, unlisted, mark)
 
     def stored(self) -> Json:
         gaps = [list(gap) for gap in self.gaps]
-        return [self.readings, self.is_named, self.register, self.last, self.spacing, gaps, self.unlisted]
+        return [self.readings, self.is_named, self.register, self.last, self.spacing, gaps, self.unlisted, self.mark]
 
-    def noted(self, samples: Sequence[Sample], began: int | None, *, is_named: bool) -> "Progress":
-        """With these samples, which became readings of the transaction."""
+    def noted(self, samples: Sequence[Sample], began: int | None, mark: str, *, is_named: bool) -> "Progress":
+        """With the samples of the message `mark`, which became readings of the transaction."""
         register, times, before = self.register, list[int](), None
         for sample in samples:
             if sample.time != before and sample.time is not None:
@@ -59,7 +61,7 @@ class Progress:
                 register = sample.value
         now = Progress(
             self.readings + len(samples), self.is_named or is_named, register,
-            began if self.last is None else self.last, self.spacing, self.gaps, self.unlisted,
+            began if self.last is None else self.last, self.spacing, self.gaps, self.unlisted, mark,
         )  # fmt: skip
         for time in sorted(times):
             now = now.at(time)
@@ -79,7 +81,7 @@ class Progress:
             listed = len(gaps) < MOST_GAPS
             gaps, unlisted = (*gaps, (self.last, time)) if listed else gaps, unlisted + (not listed)
         spacing = min(apart, self.spacing or apart) if is_reading else self.spacing
-        return Progress(self.readings, self.is_named, self.register, time, spacing, gaps, unlisted)
+        return Progress(self.readings, self.is_named, self.register, time, spacing, gaps, unlisted, self.mark)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What is known of a charger's transactions, as durable state: ids, and what makes a repeated message the same one.
 
 Pure: every change is planned as state for one `emit` beside its records, and holds when that emit has returned,
-because the next plan reads the state back as it was committed. A charger sends its transaction messages one at a
-time and in order (§3.7.1), so a repeated one is a repetition of the last, or a Start or Stop remembered here. A
-Start is known again by its content, for chargers repeat it under a new message id.
+because the next plan reads the state back as it was committed. Chargers repeat messages under new message ids, so each
+is known again by its content: values as the last ones of their charge, for a charger tells them in order (§3.7.1), a
+Start by what it says, a Stop by its number or, where that says nothing, by all of it.
 """
 
 import hashlib
@@ -111,32 +111,35 @@ class Ledger:
         return self._state.get(self._session + str(transaction.id))
 
     def is_repeated(self, digest: str) -> bool:
-        """Whether the last transaction message was this very one."""
+        """Whether the last values of no open transaction were these very ones."""
         return self._state.get(self._last) == digest
 
     def is_stray(self, digest: str) -> bool:
-        """Whether this stop of no known transaction has come before."""
+        """Whether this stop, whose number says nothing, has come before."""
         return digest in self._seen()
 
-    def begin(self, transaction: Transaction, digest: str) -> tuple[dict[str, Json], list[Transaction]]:
+    def begin(self, transaction: Transaction) -> tuple[dict[str, Json], list[Transaction]]:
         """(state, open transactions that are forgotten for it: a charger that never stops any has no room)."""
         kept, forgotten = _bounded([*self.known(), transaction])
-        state: dict[str, Json] = {self._last: digest, self._all: kept}
+        state: dict[str, Json] = {self._all: kept}
         return state | {self._session + str(one.id): None for one in forgotten}, forgotten
 
-    def end(self, transaction: Transaction, digest: str) -> dict[str, Json]:
+    def end(self, transaction: Transaction) -> dict[str, Json]:
         known = [replace(one, is_open=False) if one.id == transaction.id else one for one in self.known()]
         kept, _ = _bounded(known)
-        return {self._last: digest, self._all: kept, self._session + str(transaction.id): None}
+        return {self._all: kept, self._session + str(transaction.id): None}
 
-    def note(self, digest: str, transaction: Transaction | None = None, progress: Json = None) -> dict[str, Json]:
-        """The state of a message that neither begins nor ends a known transaction."""
-        state: dict[str, Json] = {self._last: digest}
-        return state | {self._session + str(transaction.id): progress} if transaction else state
+    def note(self, transaction: Transaction, progress: Json) -> dict[str, Json]:
+        """The state of values of an open transaction: what is known of it besides its start."""
+        return {self._session + str(transaction.id): progress}
+
+    def pass_over(self, digest: str) -> dict[str, Json]:
+        """The state of values of no open transaction."""
+        return {self._last: digest}
 
     def stray(self, digest: str) -> dict[str, Json]:
-        """The state of a stop of no known transaction."""
-        return {self._last: digest, self._strays: [*self._seen(), digest][-REMEMBERED:]}
+        """The state of a stop whose number says nothing."""
+        return {self._strays: [*self._seen(), digest][-REMEMBERED:]}
 
     def _seen(self) -> Sequence[Json]:
         seen = self._state.get(self._strays)

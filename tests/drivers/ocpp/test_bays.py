@@ -184,7 +184,7 @@ async def test_each_connector_counts_for_itself() -> None:
             values = [float(one.value or 0) for one in told if one.point == f"cp-1/evse/{slug}"]
             assert values == sorted(values)
             assert end["meter_start"] <= values[0]
-            assert end["meter_stop"] == int(values[-1])
+            assert abs(end["meter_stop"] - values[-1]) <= 1
 
 
 async def test_lists_and_words_of_the_makers_own() -> None:

@@ -56,7 +56,7 @@ def test_a_charger_waits_a_minute_at_most_for_the_time_and_then_charges_and_its_
                     assert answers[-1]["interval"] <= 10
                     assert not of(recorder, "charger_booted"), "it is told once, when it is admitted"
                     await asyncio.sleep(answers[-1]["interval"])
-            assert 50 <= loop.time() - began <= 60
+            assert 50 <= loop.time() - began < 61
             assert (answers[-1]["status"], answers[-1]["interval"]) == ("Accepted", 300)
             assert len(of(recorder, "charger_booted")) == 1
             assert (await charger.ask("BootNotification", BOOT))["status"] == "Accepted", "it does not wait again"

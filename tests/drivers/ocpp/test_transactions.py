@@ -216,6 +216,40 @@ async def test_an_open_site_takes_everybody_and_a_missing_list_nobody(session: a
         assert (await charger.ask("Authorize", {"idTag": "X"}))["idTagInfo"] == {"status": "Invalid"}
 
 
+async def test_a_nameless_stop_that_comes_again_ends_nobody_elses_charge(session: aiohttp.ClientSession) -> None:
+    """The answers to both starts were lost, and that to the first stop too."""
+    recorder = Recorder()
+    async with gateway(recorder, devices=[make_device(connectors=2)]) as running:
+        charger = await connect(session, running)
+        first = await charger.ask("StartTransaction", START)
+        stop = {**STOP, "transactionId": -1}
+        await charger.ask("StopTransaction", stop)
+        second = await charger.ask("StartTransaction", {**START, "connectorId": 2})
+        for _ in range(2):
+            await charger.ask("Heartbeat", {})
+            await charger.ask("StopTransaction", stop)
+        assert [event.more["transaction"] for event in of(recorder, "session")] == [str(first["transactionId"])]
+        later = {**stop, "timestamp": "2026-11-22T11:30:00Z"}
+        await charger.ask("StopTransaction", later)
+    assert [event.more["transaction"] for event in of(recorder, "session")] == [
+        str(one["transactionId"]) for one in (first, second)
+    ]
+
+
+async def test_values_that_come_again_are_known_whatever_came_between(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    async with gateway(recorder, devices=[make_device(connectors=2)]) as running:
+        charger = await connect(session, running)
+        first = (await charger.ask("StartTransaction", START))["transactionId"]
+        second = (await charger.ask("StartTransaction", {**START, "connectorId": 2}))["transactionId"]
+        for _ in range(2):
+            await charger.ask("MeterValues", meter(first, 2000))
+            await charger.ask("MeterValues", {**meter(second, 3000), "connectorId": 2})
+            await charger.ask("MeterValues", meter(4711, 4000))
+    kept = [one for one in recorder.readings if one.transaction and one.value is not None]
+    assert [one.value for one in kept] == [2000, 3000, 4000]
+
+
 async def test_a_stop_before_its_start_is_acknowledged_and_both_are_recorded(session: aiohttp.ClientSession) -> None:
     recorder = Recorder()
     async with gateway(recorder) as running:
@@ -259,15 +293,14 @@ def started(number: int, **other: Any) -> Transaction:
 def test_the_state_is_bounded_and_keeps_what_is_open() -> None:
     recorder = Recorder()
     ledger = Ledger("cp-1/evse", recorder)
-    recorder.committed |= ledger.begin(started(1), "d1")[0]
+    recorder.committed |= ledger.begin(started(1))[0]
     for number in range(2, 200):
-        recorder.committed |= ledger.begin(started(number), f"d{number}")[0]
-        recorder.committed |= ledger.end(started(number), f"e{number}")
+        recorder.committed |= ledger.begin(started(number))[0]
+        recorder.committed |= ledger.end(started(number))
     assert ledger.by_id(1) == started(1)
-    assert ledger.is_repeated("e199")
     assert len(ledger.known()) == REMEMBERED + 1
     for number in range(200, 400):
-        recorder.committed |= ledger.begin(started(number), f"d{number}")[0]
+        recorder.committed |= ledger.begin(started(number))[0]
     assert len(ledger.known()) == REMEMBERED + MOST_OPEN
 
 
