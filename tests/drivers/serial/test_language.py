@@ -1,6 +1,7 @@
 """Mistakes in the frame language: each is said at its place, with the fix."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_a_mistake_is_said_at_its_place(name: str, change: Change, code: str, sa
     tree = copy.deepcopy(tree_of(name))
     change(tree)
     with pytest.raises(DocumentError) as raised:
-        document.check(document.parse(yaml.safe_dump(tree, sort_keys=False), "x.yaml"), Profile)
+        document.check(document.parse(json.dumps(tree, indent=1), "x.yaml"), Profile)
     mistake = raised.value.diagnostics[0]
     assert mistake.code == code
     assert said in mistake.why

@@ -1,6 +1,7 @@
 """What people write, and what they are told when it is wrong: place, reason, fix."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ Change = Callable[[dict[str, Any]], Any]
 def test_a_mistake_in_a_profile_is_said(change: Change, code: str, said: str) -> None:
     tree = copy.deepcopy(yaml.load(SHIPPED.read_text(), yaml.BaseLoader))
     change(tree)
-    mistake = told(Profile, yaml.safe_dump(tree, sort_keys=False))
+    mistake = told(Profile, json.dumps(tree, indent=1))
     assert mistake.code == code
     assert said in mistake.why
     assert mistake.line > 1
