@@ -49,6 +49,9 @@ class Special:
     """Another value of the same kind, to be taken off."""
     masks: tuple[tuple[int, int], ...] = ()
     """(mask, pattern): no value where raw & mask is the pattern."""
+    status_at: int | None = None
+    status: Mapping[int, Reason] | None = None
+    """Bit of the register at `status_at` to why there is no value."""
     marks: tuple[tuple[int, int], ...] = ()
     """(place, register) that say what block this is: where they are others, it is another one."""
 
@@ -144,6 +147,8 @@ def lay(field: Field, value: float | str) -> dict[int, int]:
         laid[field.addr + special.exponent_at] = 0
     if special.scale_at is not None and special.scales:
         laid[field.addr + special.scale_at] = next(iter(special.scales))
+    if special.status_at is not None:
+        laid[field.addr + special.status_at] = 0
     if special.minus_at is not None:
         laid |= dict.fromkeys(range(field.addr + special.minus_at, field.addr + special.minus_at + special.size), 0)
     return laid
@@ -172,6 +177,9 @@ def _special(
 ) -> tuple[int | float | str | None, Reason | None]:
     if any(_register(block, start, at) != wanted for at, wanted in special.marks):
         return None, Reason.CONFIG_ERROR
+    if special.status_at is not None and (status := _register(block, start, special.status_at)):
+        known = special.status or {}
+        return None, next((known[bit] for bit in known if status >> bit & 1), Reason.DEVICE_FAILURE)
     number, reason = _raw(field, special, block, start + 2 * special.at)
     if number is None or isinstance(number, str):
         return number, reason

@@ -81,7 +81,7 @@ class _Unit:
         whole = 0
         words = {addr: word for addr, word in self.told.get(request.function, {}).items() if request.addr <= addr < end}
         fields = {} if self.codes.get(asked) else self.fields
-        for slug, field in fields.items():
+        for slug, field in sorted(fields.items(), key=lambda pair: pair[0] in self.stored):  # what is held wins
             if field.fc == request.function and field.addr < end and field.end > request.addr:
                 if slug in self.limits.alone and (field.addr, field.width) != (request.addr, request.count):
                     return BAD_ADDRESS
@@ -143,6 +143,9 @@ class _Unit:
             return {addr: held[addr] for addr in needed(field)}
         place = self.places[slug]
         value = self.day.value(place.quantity, place.phase, place.direction)
+        said = (value - field.offset) / field.factor
+        if not field.low <= said <= field.high:
+            value = (field.low + field.high) / 2 * field.factor + field.offset
         return lay(field, value or 1000.0 if field.kind in ACCUMULATORS else value)  # 0 would be no counter
 
 

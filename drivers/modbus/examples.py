@@ -84,7 +84,7 @@ def needed(field: Field) -> list[int]:
     special = field.special
     if special is None:
         return list(range(field.addr, field.end))
-    singles = [at for at in (special.exponent_at, special.scale_at) if at is not None]
+    singles = [at for at in (special.exponent_at, special.scale_at, special.status_at) if at is not None]
     singles += [at for at, _ in special.marks]
     starts = [special.at] if special.minus_at is None else [special.at, special.minus_at]
     return [field.addr + at for at in (*(start + n for start in starts for n in range(special.size)), *singles)]

@@ -13,6 +13,7 @@ from drivers.modbus.codec import Field, Special
 from drivers.modbus.kinds import UNSIGNED, WHOLE, WIDTH, Half, Kind
 from gateway.diagnostic import Mistake
 from gateway.fields import Whole, Written
+from gateway.model import Reason
 from gateway.profile import ProfilePoint
 
 SETTING_EVERY = 3600.0
@@ -74,6 +75,14 @@ class MappedScale(Written):
     map: Annotated[Mapping[Whole, Finite], Key(min_length=1)]
 
 
+class Status(Written):
+    """A register beside the value whose bits say that it is none."""
+
+    register_: Annotated[Register, Key(alias="register")]
+    bits: Mapping[Annotated[Whole, Key(ge=0, le=15)], Reason] = {}
+    """Why, by bit, the first that is set; any other bit that is set is a failure of the device."""
+
+
 class Counter(Written):
     """What the maker says of a counter, so that a wrap is told from a reset and from another meter."""
 
@@ -104,6 +113,7 @@ class Place(ProfilePoint):
     """Address of a second value of the same type that is taken off: power that is drawn minus power delivered."""
     sign: Literal["import_positive", "export_positive"] = "import_positive"
     """`export_positive`: the device counts delivered power as positive; the gateway turns it round."""
+    status: Status | None = None
     counter: Counter | None = None
     alone: bool = False
     """The device answers this address only in a request of its own."""
@@ -152,6 +162,8 @@ class Place(ProfilePoint):
                 exponent_at=others["scale"] - first if isinstance(self.scale, ExponentScale) else None,
                 scale_at=others["scale"] - first if isinstance(self.scale, MappedScale) else None,
                 scales=self.scale.map if isinstance(self.scale, MappedScale) else None,
+                status_at=others["status"] - first if self.status else None,
+                status=self.status.bits if self.status else None,
                 minus_at=others["minus"] - first if "minus" in others else None,
                 masks=masks,
             )
@@ -172,6 +184,8 @@ class Place(ProfilePoint):
     def beside(self) -> dict[str, int]:
         """Addresses, as they are written, of the registers that the value depends on."""
         found = {} if self.minus is None else {"minus": self.minus}
+        if self.status:
+            found["status"] = self.status.register_
         match self.scale:
             case ExponentScale():
                 found["scale"] = self.scale.exponent_register

@@ -62,6 +62,7 @@ class Day:
             "frequency": self.frequency,
             "energy_active": 0.0 if direction == "export" else energy,
             "energy_reactive": 0.0 if direction == "export" else energy * TAN_PHI,
+            "x_status": 0.0,
             "energy_apparent": energy * math.hypot(1, TAN_PHI),
         }
         if quantity in known:

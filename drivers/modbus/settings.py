@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, StringConstraints, model_validator
 from pydantic import Field as Key
 
-from drivers.modbus import sunspec
+from drivers.modbus import rtu, sunspec
 from drivers.modbus.assign import Assign
 from drivers.modbus.codec import Field, encode
 from drivers.modbus.identify import Check, Told, Verify
@@ -14,6 +14,7 @@ from drivers.modbus.link import Settings
 from drivers.modbus.plan import Limits
 from drivers.modbus.points import SETTING_EVERY, Defaults, Place, ReadPoint, WritePoint
 from gateway.document import Location, Mistake
+from gateway.errors import DeviceError
 from gateway.fields import Duration, Slug, Whole, Written
 from gateway.model import Argument, DeviceId, Point, Reason, Verb
 from gateway.profile import DeviceKeys, PointKeys
@@ -34,11 +35,11 @@ __all__ = [
 
 
 def _unit(address: int) -> int:
-    if address > 247 and address != 255:
+    if address > 247 and address not in (254, 255):
         raise Mistake(
             "bad_value",
             f"{address} is no unit id",
-            "Write the meter's address, 1 to 247; 0 or 255 for a device that speaks TCP itself.",
+            "Write the meter's address, 1 to 247; 0 or 255 for what speaks TCP itself; 254 for a lone SenseAir.",
         )
     return address
 
@@ -54,7 +55,7 @@ class DeviceSettings(DeviceKeys):
     """A device on a Modbus link."""
 
     address: Annotated[int, Key(ge=0, le=255), AfterValidator(_unit)]
-    """Unit id: 1 to 247; 0 or 255 for a device that speaks TCP itself."""
+    """Unit id: 1 to 247; 0 or 255 for a device that speaks TCP itself; 254, which any sensor of SenseAir obeys."""
     quantities: Mapping[str, PolledKeys] = {}
     """What holds for all its points of one quantity: {voltage: {every: 5s, send: {change: 1 V, at_least: 15min}}}."""
     points: Mapping[Slug, PolledKeys] = {}
@@ -89,29 +90,72 @@ class Line(Written):
 Registers = Mapping[Annotated[Whole, Key(ge=3, le=4)], Mapping[Whole, Sequence[Annotated[Whole, Key(ge=0, le=65535)]]]]
 
 
-class Example(Written):
-    """Registers by function and address on the wire, and what they say: {power: 7200 W}."""
+def _bytes(written: object, at: str) -> bytes:
+    try:
+        return bytes.fromhex(str(written))
+    except ValueError:
+        fix = "Write two hexadecimal digits a byte: `fe 04 00 00 00 04 e5 c6`."
+        raise Mistake("bad_hex", f"`{written}` are no bytes", fix, (at,)) from None
 
-    regs: Registers
+
+class Shown(Written):
+    """Registers by function and address on the wire; or the two frames of a line from which they come."""
+
+    regs: Annotated[Registers, Key(default_factory=dict)]
+    asked: str | None = None
+    """The question as it goes over a line, with unit and checksum."""
+    answered: str | None = None
+    """What came back."""
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_frames(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or not {"asked", "answered"} & set(tree):
+            return tree
+        asked = _bytes(tree.get("asked", ""), "asked")
+        if "regs" in tree or not rtu.is_whole(asked) or asked[1] not in (3, 4) or len(asked) != rtu.QUESTION:
+            fix = "Write the whole question of function 3 or 4, with its checksum, beside `answered`, and no `regs`."
+            raise Mistake("bad_frame", "`asked` is not a question whose registers are known", fix, ("asked",))
+        try:
+            answer = rtu.find_answer(asked, _bytes(tree.get("answered", ""), "answered"))
+        except DeviceError:
+            answer = None
+        words = [answer[at : at + 2] for at in range(3, len(answer) - 2, 2)] if answer else []
+        addr = int.from_bytes(asked[2:4], "big")
+        return {**tree, "regs": {asked[1]: {addr: [int.from_bytes(word, "big") for word in words]}} if words else {}}
+
+
+class Example(Shown):
+    """Registers, and what they say: {power: 7200 W}."""
+
     expect: Mapping[Slug, str] = {}
     identifies: bool = False
     """These registers are what `match` looks for."""
     origin: Literal["capture", "vendor_document", "computed"] = "computed"
     """Who vouches for the bytes; `computed`: the format's own definition."""
-    note: str = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> "Example":
+        if not self.regs:
+            why = "`answered` is no answer to `asked`" if self.asked else "an example shows registers"
+            raise Mistake("bad_frame" if self.asked else "missing_key", why, "Add `regs:`, or both whole frames.")
         if not self.expect and not self.identifies:
             raise Mistake("missing_key", "an example says what is expected", "Add `expect:` or `identifies: true`.")
         return self
 
 
-class Refusal(Written):
-    """Registers that hold no value, and why: {power: not_a_number}."""
+class Refusal(Shown):
+    """Registers that hold no value, and why: {power: not_a_number}; or bytes that are no answer, and nothing more."""
 
-    regs: Registers
-    because: Mapping[Slug, Reason]
+    because: Mapping[Slug, Reason] = {}
+
+    @model_validator(mode="after")
+    def _refuses_something(self) -> "Refusal":
+        if bool(self.regs) != bool(self.because):
+            why = "a whole answer is refused for what it says" if self.regs else "what is no answer says nothing"
+            raise Mistake("missing_key", why, "Write `because:` beside registers, and only there.")
+        return self
 
 
 class Profile(Head):

@@ -13,7 +13,7 @@ from drivers import modbus
 from drivers.modbus.codec import decode
 from drivers.modbus.identify import Check, Verify
 from drivers.modbus.kinds import Kind
-from drivers.modbus.points import Counter, Defaults, ExponentScale, MappedScale, ReadPoint, WritePoint
+from drivers.modbus.points import Counter, Defaults, ExponentScale, MappedScale, ReadPoint, Status, WritePoint
 from drivers.modbus.settings import Example, Line, Refusal
 from gateway import document, load
 from gateway import profile as head
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gateway.fields import Written
 
 MODELS = [
-    modbus.Profile, Defaults, ReadPoint, WritePoint, Counter, ExponentScale, MappedScale, Line, Check, Verify, Example,
-    Refusal,
+    modbus.Profile, Defaults, ReadPoint, WritePoint, Counter, Status, ExponentScale, MappedScale, Line, Check, Verify,
+    Example, Refusal,
 ]  # fmt: skip
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "modbus-profiles.md").read_text()
 ROWS = re.findall(r"^\| `(\{addr.*)\}` \| ([0-9A-F ]+) \| (\S+) \|$", PAGE, re.MULTILINE)
@@ -34,7 +34,7 @@ PROFILES = [textwrap.dedent(one) for one in re.findall(r"^    profile: .*?(?=^\S
 
 
 def test_the_page_has_what_is_tested() -> None:
-    assert (len(ROWS), len(BASES), len(PROFILES)) == (31, 5, 2)
+    assert (len(ROWS), len(BASES), len(PROFILES)) == (34, 5, 2)
 
 
 @pytest.mark.parametrize(("point", "words", "value"), ROWS)

@@ -138,7 +138,7 @@ def test_mistakes_in_a_link_are_said(keys: dict[str, str], why: str) -> None:
     assert why in str(caught.value)
 
 
-UNITS = [("1", True), ("247", True), ("0", True), ("255", True), ("248", False), ("-1", False)]
+UNITS = [("1", True), ("247", True), ("0", True), ("255", True), ("254", True), ("248", False), ("-1", False)]
 
 
 @pytest.mark.parametrize(("address", "good"), UNITS)
