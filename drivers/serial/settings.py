@@ -172,11 +172,7 @@ class Profile(head.Profile):
             self._check_status(self.status)
         for key, names in self.dialogue.by_key.items():
             for number, name in enumerate(names):
-                at = ("dialogue", key, number)
-                known(name, list(self.commands), "command", at)
-                if self.commands[name].destructive:
-                    why = f"`{name}` is destructive: only a person may send it"
-                    raise Mistake("bad_command", why, "Remove it here.", at)
+                self._check_said(key, name, ("dialogue", key, number))
         for name, command in self.commands.items():
             for answer in command.answers:
                 known(answer, list(self.messages), "message", ("commands", name, "answer"))
@@ -190,6 +186,17 @@ class Profile(head.Profile):
             why = "to rest, the sensor needs commands for it"
             raise Mistake("bad_command", why, "Name them: `dialogue: {wake: [wake], sleep: [sleep]}`.", ("duty",))
         return self
+
+    def _check_said(self, key: str, name: str, at: Location) -> None:
+        known(name, list(self.commands), "command", at)
+        command = self.commands[name]
+        if command.destructive:
+            why = f"`{name}` is destructive: only a person may send it"
+            raise Mistake("bad_command", why, "Remove it here.", at)
+        # A question is asked once in a round, and a sensor that says that it sleeps is woken once; these go out again.
+        if not command.idempotent and (key in ("init", "probe") or (self.duty and key in ("wake", "sleep"))):
+            why = f"`{name}` is not idempotent, and what stands in `{key}` may be sent again"
+            raise Mistake("bad_command", why, "Name a command that does the same however often it is sent.", at)
 
     def _check_status(self, status: Status) -> None:
         for message in status.at:
