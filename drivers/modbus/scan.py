@@ -16,6 +16,8 @@ NOBODY = (10, 11)
 """Exceptions by which a gateway says that nobody answers behind it."""
 SETTLE = 0.3
 """Seconds in which everything that was asked for must have come."""
+SURVEYED, TOGETHER = 100, 10
+"""Registers of a stranger that are read, and how many at once: the shortest limit of any meter is 11."""
 MOST = 40
 """Questions to one unit that nothing recognises."""
 
@@ -106,7 +108,23 @@ async def look(wire: Wire, serial: str, unit: int, candidates: Candidates) -> Fo
         return None if _is_silence(error) and not inquiry.asked else Found(serial, unit, trouble=_why(unit, error))
     except Refused:
         return None  # by a gateway, for nobody
+    if not matches:
+        await _survey(wire, unit, inquiry.bank)
     return Found(serial, unit, matches, len(inquiry.asked), inquiry.bank)
+
+
+async def _survey(wire: Wire, unit: int, bank: dict[int, dict[int, int]]) -> None:
+    """The first registers of one that nobody knows, as far as it gives them: enough to begin a profile with."""
+    for fc in (4, 3):
+        for at in range(0, SURVEYED, TOGETHER):
+            for first, count in ((at, TOGETHER), *((each, 2) for each in range(at, at + TOGETHER, 2))):
+                try:
+                    words = await wire.read(unit, fc, first, count)
+                except (NoAnswer, Refused):
+                    continue
+                bank.setdefault(fc, {}).update(enumerate(words, first))
+                if count == TOGETHER:
+                    break
 
 
 async def _read(wire: Wire, unit: int, question: Question, *, is_first: bool) -> list[int] | None:

@@ -33,9 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="check profile files, and run their own examples")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a profile")
     check.add_argument("--json", action="store_true", help="as JSON")
-    new = actions.add_parser("new", help="start a serial profile from a capture")
+    new = actions.add_parser("new", help="start a profile from a capture of a sensor, or from a scan of a line")
     new.add_argument("name", metavar="NAME", help="maker-model, in small letters")
-    new.add_argument("capture", type=Path, metavar="CAPTURE", help="bytes as `lampione monitor --save` keeps them")
+    new.add_argument(
+        "capture", type=Path, metavar="CAPTURE", help="what `lampione monitor --save` or `scan --json` said"
+    )
+    new.add_argument("--unit", type=int, metavar="N", help="which one of a scan")
     new.add_argument("--baud", type=int, default=9600, metavar="N", help="bits per second (9600)")
     new.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.yaml there instead of showing it")
 
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         case "show":
             return _show(Catalogue(profile_folders(args.site)), args.name, args.json)
         case "new":
-            return _new(args.name, args.capture, args.baud, args.out)
+            return _new(args.name, args.capture, args)
         case _:
             return _check(args.files, args.json)
 
@@ -110,15 +113,21 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
     return 0
 
 
-def _new(name: str, capture: Path, baud: int, out: Path | None) -> int:
+def _new(name: str, capture: Path, args: argparse.Namespace) -> int:
+    out: Path | None = args.out
     try:
         received = capture.read_bytes()
     except OSError as error:
         raise ConfigError(f"{capture} cannot be read: {error.strerror}. Check the path.") from None
-    try:
-        text = draft(name, received, baud)
-    except DraftError as error:
-        raise ConfigError(f"{capture} shows no frames: {error}. Capture for longer, at the sensor's speed.") from None
+    scanned = _scanned(received)
+    if scanned is not None:
+        text = _of_scan(name, capture, scanned, args.unit)
+    else:
+        try:
+            text = draft(name, received, args.baud)
+        except DraftError as error:
+            fix = "Capture for longer, at the sensor's speed."
+            raise ConfigError(f"{capture} shows no frames: {error}. {fix}") from None
     load.profile(document.parse(text, f"{name}.yaml"), name)
     if out is None:
         print(text, end="")
@@ -127,9 +136,39 @@ def _new(name: str, capture: Path, baud: int, out: Path | None) -> int:
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or choose another name.")
     path.write_text(text)
-    print(f"{path}: frames are recognised. Now name its points from the maker's document, and check it:")
+    what = "values" if scanned else "frames"
+    print(f"{path}: {what} are recognised. Now name its points from the maker's document, and check it:")
     print(f"lampione profiles check {path}")
     return 0
+
+
+def _scanned(received: bytes) -> list[dict[str, Any]] | None:
+    """Who was found, where these are the words of `lampione scan --json`."""
+    try:
+        said = json.loads(received)
+        return list(said["found"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _of_scan(name: str, capture: Path, found: Sequence[dict[str, Any]], unit: int | None) -> str:
+    from drivers.modbus import draft as modbus
+
+    wanted = [one for one in found if one["unit"] == unit or (unit is None and one["profile"] is None)]
+    if not wanted:
+        raise ConfigError(f"{capture} has no such meter. Say with --unit which one; it has {_units(found)}.")
+    registers = {
+        int(fc): {int(addr): word for addr, word in inner.items()} for fc, inner in wanted[0]["registers"].items()
+    }
+    try:
+        return modbus.draft(name, registers)
+    except modbus.DraftError as error:
+        fix = "Scan while mains is on the meter, or write the profile from the maker's register list."
+        raise ConfigError(f"Unit {wanted[0]['unit']}: {error}. {fix}") from None
+
+
+def _units(found: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(str(one["unit"]) for one in found) or "none"
 
 
 def _check(files: Sequence[Path], as_json: bool) -> int:

@@ -47,7 +47,10 @@ class Beside:
 
 
 def meter(address: int, name: str = "eastron-sdm630", id: str = "here/feeder") -> Device:  # noqa: A002
-    found = profile.load(shipped_profiles() / f"{name}.yaml", lambda _: modbus.Profile)
+    return device(address, profile.load(shipped_profiles() / f"{name}.yaml", lambda _: modbus.Profile), id)
+
+
+def device(address: int, found: profile.Profile, id: str) -> Device:  # noqa: A002
     settings = modbus.DeviceSettings.model_validate({"link": "line", "address": address, "every": "1s"})
     assert isinstance(found, modbus.Profile)
     return Device(id, modbus.points(id, found, settings), modbus.verbs(found, settings), settings, found)

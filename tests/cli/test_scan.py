@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from drivers import modbus
 from gateway.cli import main
 from gateway.control import socket_of
 
-from .bench import gateway_on, line_of, meter
+from .bench import device, gateway_on, line_of, meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,52 @@ def test_beside_a_gateway_its_link_is_borrowed_and_polled_again(
         assert main(["scan", "line", "--blind", *flags(tmp_path, "1-2")]) == 0
         assert "profile abb-b23/1" in capsys.readouterr().out
         polled(1)
+
+
+STRANGER = modbus.Profile.model_validate(
+    {
+        "profile": "acme-hidden/1",
+        "driver": "modbus",
+        "kind": "meter",
+        "source": "made up",
+        "defaults": {"type": "f32", "word_order": "little"},
+        "points": {
+            "v1": {"addr": 10, "quantity": "voltage", "phase": "L1", "unit": "V"},
+            "v2": {"addr": 12, "quantity": "voltage", "phase": "L2", "unit": "V"},
+            "v3": {"addr": 14, "quantity": "voltage", "phase": "L3", "unit": "V"},
+            "hz": {"addr": 20, "quantity": "frequency", "unit": "Hz"},
+        },
+        "examples": [{"regs": {4: {10: [0x3334, 0x4366]}}, "expect": {"v1": "230.2 V"}}],
+    }
+)
+
+
+def test_a_stranger_becomes_a_profile_that_finds_its_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with line_of(device(3, STRANGER, "here/x")) as line:
+        assert main(["scan", line.port, "--json", *flags(tmp_path, "3")]) == 1
+        scanned = capsys.readouterr().out
+        (found,) = json.loads(scanned)["found"]
+        assert found["profile"] is None
+        assert found["wrong"] == ["Unit 3 fits no profile. Start one: lampione profiles new."]
+        (tmp_path / "found.json").write_text(scanned)
+        assert main(["profiles", "new", "acme-one", str(tmp_path / "found.json"), "--out", str(tmp_path)]) == 0
+        path = tmp_path / "acme-one.yaml"
+        assert main(["profiles", "check", str(path)]) == 0
+        line.set("here/x", "v2", 231.5)
+        capsys.readouterr()
+        words = ["--unit", "3", "--profile", str(path), *flags(tmp_path)[2:]]
+        assert main(["read", line.port, "voltage_l2", "frequency", *words]) == 0
+        assert capsys.readouterr().out.startswith("voltage_l2  231.5 V\nfrequency   ")
+
+
+def test_a_scan_without_such_a_meter_begins_no_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"found": [{"unit": 4, "profile": None, "registers": {}}]}
+    (tmp_path / "found.json").write_text(json.dumps(said))
+    new = ["profiles", "new", "acme-one", str(tmp_path / "found.json")]
+    assert main([*new, "--unit", "5"]) == 2
+    assert "has no such meter. Say with --unit which one; it has 4." in capsys.readouterr().err
+    assert main(new) == 2
+    assert "Unit 4: no register says mains volts and hertz. Scan while mains is on" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it_with_what_was_found_and_a_clean_line(
