@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,11 +13,21 @@ import pytest
 
 from drivers.ocpp import strangers
 from drivers.ocpp.strangers import MOST, QUARANTINE, SAY_AGAIN_MS, Quarantine
+from gateway import app
 from gateway.errors import StorageError
 from gateway.model import ClockState
 from gateway.ports import Doorkeeper
+from gateway.site import Credentials
+from gateway.site import load as read_site
 from gateway.testing import LoopClock, Recorder, make_link
 from tests.drivers.ocpp.chargers import Gateway, connect, gateway, make_device, make_settings, of
+
+SITE = """\
+version: 1
+gateway: {id: cab-017, tenant: milan}
+links: {cs: {driver: ocpp, listen: "127.0.0.1:0", security: "0", authorise: open}}
+assets: {cp-1: {devices: {evse: {link: cs}}}}
+"""
 
 
 async def call(session: aiohttp.ClientSession, running: Gateway, path: str) -> int:
@@ -106,3 +117,22 @@ async def test_connections_that_become_no_chargers_are_ended(
             writer.close()
     gc.collect()
     assert not caplog.records
+
+
+async def test_the_page_of_a_running_gateway_lists_them(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(SITE)
+    street = app.Gateway(read_site(file), tmp_path / "state", Credentials.beside(file))
+    running = asyncio.create_task(street.run())
+    try:
+        async with asyncio.timeout(10):
+            while "links.cs" not in street.addresses:  # noqa: ASYNC110 - it is told by nothing else
+                await asyncio.sleep(0.01)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect(f"ws://{street.addresses['links.cs']}/cp-9", protocols=["ocpp1.6"])
+        (stranger,) = street.status.snapshot()["strangers"]  # type: ignore[misc, union-attr]
+        assert stranger["identity"] == "cp-9"  # type: ignore[index, call-overload]
+    finally:
+        street.stop()
+        await asyncio.wait([running])
+    running.result()
