@@ -26,10 +26,16 @@ BROADCAST_TURNAROUND = 0.15
 UNACKNOWLEDGED = 10_000
 """Milliseconds after which a serial server that takes no bytes is given up."""
 LONGEST_HEARD = 4096
+PIECES = 32
+"""Bytes of an answer that a UART hands over at once, or nearly so."""
 
 
 class _Outlet(Protocol):
     def write(self, data: bytes) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -70,8 +76,7 @@ class Line:
         loop = asyncio.get_running_loop()
         self._echoes = False
         if tty.is_server(self.peer):
-            _, server = await tty.connected(self._name, self.peer, lambda: _Server(self))
-            self._outlet = server.outlet
+            _, self._outlet = await tty.connected(self._name, self.peer, lambda: _Server(self))
         else:
             self._outlet = _Device(self, await self._opened())
         # Whoever owned the line before us may have asked something.
@@ -153,12 +158,17 @@ class Line:
         return outlet, sent
 
     async def _answer(self, request: Request) -> bytes:
-        _, sent = await self._send(request)
+        outlet, sent = await self._send(request)
         assert self._waiting
         loop = asyncio.get_running_loop()
         pace = self._pace(request.unit)
         travel = (len(self._asked) + rtu.answer_length(self._asked)) * self.character
         within = pace.within
+        whole = None
+        if rtu.answer_length(self._asked) > PIECES:
+            # Until then it cannot be whole: nobody wakes up for its pieces.
+            outlet.pause()
+            whole = loop.call_at(sent + travel, outlet.resume)
         clean = False
         try:
             async with asyncio.timeout_at(sent + travel + within):
@@ -178,6 +188,9 @@ class Line:
             pace.missed()
             raise self._why_none(within) from None
         finally:
+            if whole:
+                whole.cancel()
+                outlet.resume()
             self._waiting = None
             if not clean:
                 # However soon it was given up: it may have all its time, and the slowest device's on top.
@@ -302,7 +315,8 @@ class _Device:
     def __init__(self, line: Line, opened: tty.Port) -> None:
         self._line, self._port = line, opened
         self._descriptor = opened.descriptor
-        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+        self._is_open = True
+        self.resume()
 
     def write(self, data: bytes) -> None:
         try:
@@ -315,8 +329,17 @@ class _Device:
         if written < len(data):
             self._give_up(f"{self._port.path} takes no bytes. Unplug its adapter and plug it back.")
 
+    def pause(self) -> None:
+        if self._is_open:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+
+    def resume(self) -> None:
+        if self._is_open:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+
     def abort(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
+        self.pause()
+        self._is_open = False
         self._port.close()
 
     def errors(self) -> int | None:
@@ -347,11 +370,23 @@ class _Server(asyncio.Protocol):
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self.outlet: asyncio.WriteTransport
+        self._transport: asyncio.Transport
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self.outlet = transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
@@ -359,4 +394,4 @@ class _Server(asyncio.Protocol):
         self._line.hear(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._line.lost(self.outlet, NoAnswer("the serial server closed the connection", "Check its power and cable."))
+        self._line.lost(self, NoAnswer("the serial server closed the connection", "Check its power and cable."))
