@@ -26,7 +26,7 @@ from gateway.model import Lane, Point, Reading, Receipt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-POINTS = [Point(f"here/feeder/p{n}", "power_active", "W") for n in range(100)]
+POINTS = [Point(f"here/feeder/p{n}", "power_active", "W") for n in range(500)]
 COMMITS = 300
 SECTOR = 512
 
@@ -116,7 +116,7 @@ async def producers(folder: Path, count: int = 100, calls: int = 20, size: int =
 
 
 async def measure(folder: Path, stat: Path | None) -> None:
-    for size in (1, 100):
+    for size in (1, 100, 500):
         print(await commits(folder, size, stat), flush=True)
     print(await producers(folder), flush=True)
 

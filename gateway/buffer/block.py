@@ -5,15 +5,15 @@ reading and `[EVENT, ms since the anchor, object]` for an event or a reply: what
 with the point's number in this lane file in place of its index in the batch.
 """
 
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import orjson
 
-from gateway.model import ClockState, Event, Json, Quality, Reading, Reply
+from gateway.model import ClockState, Event, Quality, Reading, Reply
 from gateway.ports import Clock
 
 EVENT = -1
@@ -24,7 +24,8 @@ COLUMNS = "first, count, boot_id, boot, wall, clock, level, crc, body"
 INSERT = f"INSERT INTO block({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT = "min(500, max(1, coalesce(CAST(count AS INTEGER), 1)))"
 """Of a block that was not read, and may be damaged."""
-_SCALARS = (float, int, str, bool, type(None))
+_GOOD = Quality.GOOD
+_SCALARS = frozenset((float, int, str, bool, type(None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +76,16 @@ def reading_row(reading: Reading, number: int, boot: int) -> list[Any]:
     """A reading as a block's row. TypeError where the value is not a scalar; NaN and infinity are no values."""
     value = reading.value
     quality, reason = reading.quality, reading.reason
-    if type(value) is float and not math.isfinite(value):
+    if type(value) is float and not isfinite(value):
         value, quality, reason = None, Quality.BAD, reason or "not_a_number"
     elif type(value) not in _SCALARS:
         raise TypeError(f"{reading.point}: a value is a number, text, bool or None, not {value!r}")
     row: list[Any] = [number, reading.at - boot, value]
-    more: dict[str, Json] = {}
-    if reading.device_time is not None:
-        more["device_time"] = reading.device_time
-    if reading.context is not None:
-        more["context"] = reading.context
-    if reading.transaction is not None:
-        more["transaction"] = reading.transaction
-    if quality is not Quality.GOOD or reason is not None or more:
-        row += [quality, reason]
-        if more:
-            row.append(more)
-    return row
+    device_time, context, transaction = reading.device_time, reading.context, reading.transaction
+    if device_time is None and context is None and transaction is None:
+        return row if quality is _GOOD and reason is None else [*row, quality, reason]
+    more = {"device_time": device_time, "context": context, "transaction": transaction}
+    return [*row, quality, reason, {key: value for key, value in more.items() if value is not None}]
 
 
 def event_row(record: Event | Reply, boot: int) -> list[Any]:

@@ -33,7 +33,7 @@ def connect(path: Path | None, *, grow: int, max_bytes: int) -> sqlite3.Connecti
     is_new = path is None or not path.exists()
     try:
         if path and not is_new:
-            _look_before(path)
+            look_before(path)
         db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         try:
             _set_up(db, grow, max_bytes)
@@ -57,7 +57,7 @@ def connect(path: Path | None, *, grow: int, max_bytes: int) -> sqlite3.Connecti
     return db
 
 
-def _look_before(path: Path) -> None:
+def look_before(path: Path) -> None:
     """Damaged where SQLite would not notice, and forget what is behind it."""
     with path.open("rb") as file:
         head = file.read(len(HEAD))

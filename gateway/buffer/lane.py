@@ -127,7 +127,11 @@ class LaneBuffer:
             await self.flush()
         if self._group.anchor is None:
             self._group.anchor = Anchor.now(self._clock)
-        rows = [self._row(record, self._group.anchor.boot) for record in records]
+        boot, number, new = self._group.anchor.boot, self._points.number, self._group.points
+        rows = [
+            reading_row(each, number(each.point, new), boot) if isinstance(each, Reading) else event_row(each, boot)
+            for each in records
+        ]
         self._group.rows += rows
         self._group.state.update(state or {})
         if self._commit_every:
@@ -374,11 +378,6 @@ class LaneBuffer:
         self.head = file.next
         self._points.adopt(file.points)
         self._settled = {uplink: Ranges(spans) for uplink, spans in self._file.settled.items()}
-
-    def _row(self, record: Record, boot: int) -> list[object]:
-        if not isinstance(record, Reading):
-            return event_row(record, boot)
-        return reading_row(record, self._points.number(record.point, self._group.points), boot)
 
     def _schedule(self, due: float) -> None:
         if self._due is None or due < self._due:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.buffer.block import COLUMNS, COUNT, INSERT, MAX_RECORDS, Anchor, Block, block_of, columns
-from gateway.buffer.connection import PAGE, Transaction, connect, lenient
+from gateway.buffer.connection import PAGE, Transaction, connect, lenient, look_before
 from gateway.buffer.deadletters import DeadLetters
 from gateway.buffer.epoch import EPOCH_BITS, Epoch
 from gateway.buffer.facts import Facts, Kind
-from gateway.buffer.fault import Damaged, Full, fault
+from gateway.buffer.fault import Damaged, Full, Unwritable, fault
 from gateway.buffer.group import Group
 from gateway.buffer.resume import Past, Remains, resume
 from gateway.buffer.salvage import Salvaged, quarantine, rebuild, unfinished
@@ -50,16 +50,14 @@ class LaneFile(Facts):
         self.path = path
         self.max_bytes, self._reserve = max_bytes, grow
         self.keep_settled = keep_settled
-        self.quarantined = unfinished(path) if path else None
+        self.quarantined: Path | None = None
         """Where an unreadable file was moved at the start, to be told as an event."""
         self.salvaged = Salvaged()
         self._connect = partial(connect, grow=grow, max_bytes=max_bytes)
         try:
-            self._open(machine, past)
-        except Damaged:
-            assert path is not None, "memory has no file to be damaged"
-            self.quarantined = quarantine(path)
-            self._open(machine, past)
+            self._open_or_salvage(machine, past)
+        except OSError as error:
+            raise Unwritable(f"the buffer {path} cannot be opened: {error}") from error
         self._grow()
 
     @classmethod
@@ -69,6 +67,7 @@ class LaneFile(Facts):
         file.path, file.keep_settled = path, True
         file.max_bytes = 0
         try:
+            look_before(path)
             file.db = sqlite3.connect(path, isolation_level=None)
             file.db.text_factory = lenient
             file.db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -78,6 +77,15 @@ class LaneFile(Facts):
         except sqlite3.Error as error:
             raise fault(f"{path} cannot be read", error) from error
         return file
+
+    def _open_or_salvage(self, machine: str, past: Past | None) -> None:
+        self.quarantined = unfinished(self.path) if self.path else None
+        try:
+            self._open(machine, past)
+        except Damaged:
+            assert self.path is not None, "memory has no file to be damaged"
+            self.quarantined = quarantine(self.path)
+            self._open(machine, past)
 
     def _open(self, machine: str, past: Past | None) -> None:
         if self.path and self.quarantined:
@@ -137,11 +145,12 @@ class LaneFile(Facts):
 
         A full disk is no reason not to start; on one that is nearly full the log would stay full of the reserve.
         """
-        if self.path and shutil.disk_usage(self.path.parent).free < 8 * self._reserve:
-            return
-        with suppress(Full), Transaction(self.db):
-            self.db.execute("DELETE FROM ballast")
-            self.db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(self._reserve, self.max_bytes // 4),))
+        with suppress(Full, OSError):
+            if self.path and shutil.disk_usage(self.path.parent).free < 8 * self._reserve:
+                return
+            with Transaction(self.db):
+                self.db.execute("DELETE FROM ballast")
+                self.db.execute("INSERT INTO ballast VALUES(zeroblob(?))", (min(self._reserve, self.max_bytes // 4),))
 
     def limit(self, max_bytes: int, more: int | None) -> None:
         """Let the file grow to `max_bytes`, or by `more` at most: SQLite then refuses before the disk does, and can

@@ -13,6 +13,7 @@ import pytest
 from gateway.buffer.block import Anchor
 from gateway.buffer.connection import PAGE
 from gateway.buffer.epoch import EPOCH_BITS, Epoch
+from gateway.buffer.fault import Unwritable
 from gateway.buffer.group import Group
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.points import LOST, Points
@@ -114,6 +115,15 @@ def test_a_salvage_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
     assert again.settled["city"].covers(1, 10)
     again.close()
     assert opened(path).quarantined is None, "once"
+
+
+@pytest.mark.fault
+def test_a_damaged_file_that_cannot_be_moved_aside_is_a_disk_that_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "billing.sqlite"
+    path.write_bytes(b"garbage" * 1000)
+    (tmp_path / "quarantine").touch()
+    with pytest.raises(Unwritable, match="cannot be opened"):
+        opened(path)
 
 
 @pytest.mark.fault

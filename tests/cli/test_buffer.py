@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import Buffer
+from gateway.buffer.block import EVENT, Anchor
+from gateway.buffer.group import Group
+from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.overview import Filling
 from gateway.cli import main
 from gateway.control import Control, socket_of
-from gateway.model import Lane, Point, Reading, Receipt
+from gateway.model import ClockState, Lane, Point, Reading, Receipt
 from gateway.testing import LoopClock, jumped
 
 POWER = Point("here/feeder/power", "power_active", "W")
@@ -154,6 +157,26 @@ def test_a_gateway_without_its_socket_is_said_in_one_sentence(state: Path, capsy
 
     asyncio.run(look())
     assert "No gateway runs here" in capsys.readouterr().err
+
+
+def test_looking_at_a_damaged_log_does_not_throw_it_away(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQLite forgets a log's end when it opens the file; what a gateway can still save stays there."""
+    folder = state / "buffer"
+    file = LaneFile(folder / "billing.sqlite", grow=1024 * 1024, max_bytes=2**24)
+    for number in range(20):
+        file.commit(Group(Anchor("b007", 0, 0, ClockState.SYNCED), [[EVENT, 0, {"n": number}]]))
+    log = folder / "billing.sqlite-wal"
+    raw = bytearray(log.read_bytes())
+    file.close()
+    (folder / "billing.sqlite").unlink()
+    live = [at for at in range(32, len(raw) - 1047, 1048) if raw[at + 8 : at + 16] == raw[16:24]]
+    middle = live[len(live) - 20] + 24
+    raw[middle : middle + 1024] = bytes(1024)
+    (folder / "billing.sqlite").touch()
+    log.write_bytes(raw)
+    assert main(["buffer", "show", "--state", str(state)]) == 1
+    assert "is damaged" in capsys.readouterr().err
+    assert log.read_bytes() == raw
 
 
 def test_time_to_full_follows_the_pace_of_the_last_hour() -> None:
