@@ -14,7 +14,7 @@ from drivers.modbus.codec import Field, Special, decode, precision
 from drivers.modbus.kinds import WIDTH, Half, Kind
 from drivers.modbus.points import ReadFunction, Register, WordOrder
 from gateway.diagnostic import Mistake
-from gateway.fields import Written
+from gateway.fields import Slug, Written
 
 Bank = Mapping[int, Mapping[int, int]]
 """Registers that were read: function, address on the wire, word. What is missing was refused or never asked."""
@@ -62,6 +62,8 @@ class Check(Told):
     starts: Sequence[str] = ()
     """What a text begins with."""
     range: tuple[float, float] | None = None
+    others: Mapping[Slug, Sequence[Annotated[float | str, BeforeValidator(number)]]] = {}
+    """What other meters say in this register, by the profile for each."""
     not_: Annotated[Sequence[Annotated[float, BeforeValidator(number)]], Key(alias="not")] = ()
 
     @model_validator(mode="after")
@@ -75,6 +77,15 @@ class Check(Told):
     def exact(self) -> bool:
         """Whether it names the maker's own code: a range alone fits many meters."""
         return self.equals is not None or bool(self.one_of or self.starts)
+
+    def other(self, value: float | str, kind: Kind) -> str | None:
+        """The profile of the meter that says so; of a text, how it begins."""
+        for name, codes in self.others.items():
+            if any(
+                _alike(value, code, kind) or (isinstance(value, str) and value.startswith(str(code))) for code in codes
+            ):
+                return name
+        return None
 
     def holds(self, field: Field, bank: Bank) -> bool:
         words = _read(field, bank)
@@ -202,6 +213,8 @@ def verdict(profile: Known, bank: Bank) -> Verdict:
         if check.exact and _read(field, bank) and not check.holds(field, bank):
             said, _ = decode(field, _read(field, bank))
             name = profile.profile.partition("/")[0]
+            if said is not None and (other := check.other(said, field.kind)):
+                return Verdict(Setting.WRONG, f"it answers as {other}, not {name}. Choose profile {other}")
             why = f"it answers as another meter than {name}: its code at {field.addr:#06x} is {_shown(said)}"
             return Verdict(Setting.WRONG, f"{why}. Choose the profile of the meter that is there")
     order: WordOrder | None = None

@@ -17,6 +17,7 @@ from .conftest import PROFILES, Street, make_device, order, running
 MWH = (0x3F80, 0x0000)
 """1.0: Eastron's holding register 0x001E counts energy in MWh."""
 EM24 = profile.load(PROFILES / "carlo-gavazzi-em24.yaml", lambda _: modbus.Profile)
+ANOTHER = "it answers as another meter than carlo-gavazzi-em24"
 OTHERWISE = "otherwise than profile eastron-sdm630 is written"
 EXACT = {"power": 7200, "frequency": 50, "energy_import": 123456, "voltage_l1": 230.2}
 
@@ -130,15 +131,19 @@ async def test_a_setting_that_cannot_be_read_is_no_right_setting() -> None:
         assert "register 0x0028, which says how it is set, cannot be read" in street.recorder.events[0].say
 
 
-async def test_another_meter_than_the_profile_says_is_no_meter() -> None:
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (341, "it answers as carlo-gavazzi-em300, not carlo-gavazzi-em24. Choose profile carlo-gavazzi-em300."),
+        (340, f"{ANOTHER}: its code at 0x000b is 340. Choose the profile of the meter that is there."),
+    ],
+)
+async def test_another_meter_than_the_profile_says_is_no_meter(code: int, why: str) -> None:
     async with running(make_device("a/m", 1, EM24)) as street:
-        street.emulator.tell("a/m", 4, 0x0B, (341,))
+        street.emulator.tell("a/m", 4, 0x0B, (code,))
         await street.until(lambda seen: bool(seen.events))
         assert street.good("a/m") == 0
-        assert street.recorder.events[0].say == (
-            "a/m (unit 1): it answers as another meter than carlo-gavazzi-em24: its code at 0x000b is 341. "
-            "Choose the profile of the meter that is there."
-        )
+        assert street.recorder.events[0].say == f"a/m (unit 1): {why}"
 
 
 async def test_an_older_type_without_a_code_is_believed() -> None:

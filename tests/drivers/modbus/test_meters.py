@@ -19,8 +19,18 @@ FOUND = {name: profile.load(CATALOGUE.path(name), load.profile_model) for name i
 METERS: dict[str, Any] = {name: one for name, one in FOUND.items() if one.driver == "modbus"}
 
 
+TWENTY_SIX = {
+    "eastron-sdm630", "eastron-sdm120", "eastron-sdm230", "eastron-sdm72", "carlo-gavazzi-em24", "carlo-gavazzi-em300",
+    "carlo-gavazzi-em100", "schneider-iem3000", "schneider-pm5000", "abb-b23", "janitza-umg", "janitza-b23",
+    "siemens-pac3200", "siemens-pac1600", "socomec-countis", "phoenix-eem", "finder-7m24", "orno-we514", "orno-we504",
+    "orno-we516", "dzg-dvh4013", "iskra-wm1", "inepro-pro380", "chint-dtsu666", "lovato-dmg610", "sunspec-meter",
+}  # fmt: skip
+"""One for each entry of the table of meters; some entries are several profiles."""
+
+
 def test_the_meters_of_the_facts_are_there() -> None:
-    assert len(METERS) >= 28
+    assert len(TWENTY_SIX) == 26
+    assert set(METERS) >= TWENTY_SIX
     assert sum(len(one.points) for one in METERS.values()) >= 400
 
 
@@ -88,6 +98,14 @@ class TestMeter:
 
     def test_bytes_that_are_no_answer_have_no_registers(self, name: str) -> None:
         assert [one.note for one in METERS[name].refusals if one.asked and bool(one.regs) != bool(one.because)] == []
+
+    def test_what_it_says_of_other_meters_they_say_themselves(self, name: str) -> None:
+        for check in METERS[name].match:
+            for other, codes in check.others.items():
+                [same] = [one for one in METERS[other].match if (one.fc, one.addr) == (check.fc, check.addr)]
+                own = [*same.one_of, *same.starts, *([] if same.equals is None else [same.equals])]
+                assert list(codes) == own
+                assert name in same.others
 
     def test_its_registers_find_it_and_no_meter_that_says_another_code(self, name: str) -> None:
         meter = METERS[name]
