@@ -94,7 +94,9 @@ class Conversation:
     async def send(self, sensor: Sensor, command: Command) -> None:
         """Say it, when the wire is free. LinkError: it could not be said."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._quiet_at - loop.time()))
+        pause = max(0.0, self._quiet_at - loop.time())
+        self._alive(ALIVE + pause + self._profile.dialogue.timeout)
+        await asyncio.sleep(pause)
         if self._profile.line.wakes:
             await self._wire.wake(self._profile.line.wakes)
         sent = sensor.codec.addressed(command.send, sensor.address)

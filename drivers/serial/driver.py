@@ -179,7 +179,7 @@ class Driver:
                 continue
             await self._send_what_is_due(talk, sensor, emit)
             if sensor.shift is Shift.RESTING:
-                sensor.due = sensor.turns_at
+                sensor.due = sensor.told_at = sensor.turns_at
                 continue
             if sensor.due <= loop.time():
                 await self._poll(talk, sensor, emit)
@@ -202,7 +202,7 @@ class Driver:
             talk.evidence.empty += not one.samples and one.means in _EMPTY
         if talk.evidence.empty < len(heard):
             sensor.told_at = now
-        elif not heard or now - sensor.told_at > (self._profile.silence or math.inf):
+        elif not heard or now - sensor.told_at > (self._profile.silence or math.inf) + sensor.period:
             await self._miss(talk.evidence, sensor, emit)
         await self._give(emit, sensor, readings)
         if any(one.means is Meaning.ASLEEP for one in heard):

@@ -61,7 +61,8 @@ _BEGINS = {Scenario.TRAFFIC: 8 * 3600.0, Scenario.WEATHER: 14 * 3600.0, Scenario
 
 def level(scenario: Scenario, quantity: str, second: float) -> float | None:
     """The quantity after so many seconds; None: the scenario knows nothing of it."""
-    day, second_of_day = divmod(_BEGINS[scenario] + second, DAY)
+    begins = _BEGINS[scenario]
+    day, second_of_day = divmod(begins + second, DAY)
     hour = second_of_day / 3600
     rush = math.exp(-(((hour - 8.5) / 1.5) ** 2)) + math.exp(-(((hour - 18.5) / 2) ** 2))
     sun = max(0.0, math.sin(math.pi * (hour - 6) / 14)) if 6 < hour < 20 else 0.0
@@ -81,7 +82,9 @@ def level(scenario: Scenario, quantity: str, second: float) -> float | None:
         "wind_speed": 1.2 + 1.5 * sun + 11 * storm,
         "wind_direction": (200 + 90 * storm) % 360,
         "rain_intensity": RAIN * storm,
-        "precipitation": _fallen(day, hour) - _fallen(0, 14) if scenario is Scenario.WEATHER else 0.0,
+        "precipitation": _fallen(day, hour) - _fallen(0, _BEGINS[scenario] / 3600)
+        if scenario is Scenario.WEATHER
+        else 0.0,
         "solar_irradiance": 850 * sun * (1 - 0.8 * storm),
         "illuminance": 90_000 * sun * (1 - 0.8 * storm),
     }

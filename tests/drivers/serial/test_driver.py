@@ -360,6 +360,25 @@ def test_a_sensor_that_never_has_a_new_value_is_not_well(jumped: Any, serving: A
     assert {reading.reason for reading in street.recorder.readings} == {Reason.COMM_FAILURE}
 
 
+def test_a_sensor_that_has_rested_may_take_its_time(jumped: Any, serving: Any, make_street: Any) -> None:
+    """Nothing new for a second behind each start is no silence, however long it had rested before."""
+    profile = true("sensirion-sps30")
+    commands, values = profile.commands, profile.examples[0].received
+    street, since = make_street(profile, every="2min"), 0
+
+    def answers(question: bytes) -> bytes:
+        nonlocal since
+        since = 0 if question == commands["start"].send else since + 1
+        if question == commands["read"].send:
+            return values if since > 2 else bytes.fromhex("7e 00 03 00 00 fc 7e")
+        return bytes.fromhex("7e 00 00 00 00 ff 7e" if since == 0 else "7e 00 01 00 00 fe 7e")
+
+    questions(street, jumped, serving, answers, 500)
+    assert said(street.recorder, "device_down") == []
+    told = [reading for reading in street.recorder.readings if reading.point.endswith("/pm25")]
+    assert [reading.quality for reading in told] == [Quality.GOOD] * 4
+
+
 def test_only_silence_ends_its_frames_and_a_serial_server_makes_its_own(make_street: Any) -> None:
     street = make_street(true("libelium-parking"))
     with pytest.raises(ConfigError, match="Connect it to a port of the gateway"):
