@@ -118,17 +118,10 @@ def located(field: Field, address: int, model: int, length: int) -> Field:
     """A field that counts from its model's id, where that begins at `address`; it holds only under this id."""
     special = field.special or Special(field.width, size=field.width)
     ahead = 0 if special.marks else field.addr
-    return replace(
-        field,
-        addr=address,
-        special=replace(
-            special,
-            span=ahead + special.span,
-            at=ahead + special.at,
-            exponent_at=None if special.exponent_at is None else ahead + special.exponent_at,
-            marks=((0, model), (1, length)),
-        ),
-    )
+    places = {name: getattr(special, name) for name in ("at", "exponent_at", "scale_at", "minus_at", "status_at")}
+    moved = {name: ahead + at for name, at in places.items() if at is not None}
+    special = replace(special, span=ahead + special.span, marks=((0, model), (1, length)), **moved)
+    return replace(field, addr=address, special=special)
 
 
 def walk(models: Sequence[int]) -> Asking[Place]:
