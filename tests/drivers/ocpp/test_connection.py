@@ -134,7 +134,7 @@ def test_who_pings_is_there_and_keeps_its_share() -> None:
                     kind = None
                     while kind is not aiohttp.WSMsgType.TEXT:
                         kind = (await socket.receive()).type
-                    assert loop.time() - began < 0.01
+                    assert loop.time() - began < 1
                     await asyncio.sleep(20)
             assert not of(recorder, "device_down")
 
