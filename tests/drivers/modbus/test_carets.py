@@ -1,4 +1,4 @@
-"""What is wrong in a Modbus profile is said at its place in the file: the caret stands under the words that are wrong."""
+"""What is wrong in a Modbus profile is said at its place in the file: the caret stands under the words in question."""
 
 from __future__ import annotations
 
