@@ -1,8 +1,9 @@
 """The wall clock, the boot clock, and how far each may be trusted: the only place that asks the machine for the time.
 
 A clock is synchronised while somebody has compared it with the world's of late: systemd-timesyncd touches a file each
-time it does, chrony and ntpd tell the kernel. When they fall silent it runs on by itself (holdover), and the error
-that is stated grows. A boot whose clock was never compared is unsynchronised, however right it looks.
+time it does, chrony and ntpd tell the kernel. When they fall silent, or somebody else sets it, it runs on by itself
+(holdover), and the error that is stated grows. A boot whose clock was never compared is unsynchronised, however right
+it looks.
 """
 
 import ctypes
@@ -178,8 +179,9 @@ class SystemClock:
         self._compared = max(found, default=None)
         if self._compared is None:
             return ClockState.UNSYNCED
-        is_silent = now - self._compared[0] >= _SILENT_AFTER
-        return ClockState.HOLDOVER if is_silent else ClockState.SYNCED
+        at, error = self._compared
+        is_vouched_for = now - at < _SILENT_AFTER and error <= _KERNEL_SILENT
+        return ClockState.SYNCED if is_vouched_for else ClockState.HOLDOVER
 
 
 def built() -> int:

@@ -27,7 +27,7 @@ class Clock(Protocol):
         """Boot clock at which it began to be so."""
 
     def error(self) -> int | None:
-        """Milliseconds that `wall` may be off; None where nobody knows."""
+        """Milliseconds that `wall` may be off; None where nobody knows. As of the last `state`."""
 
 
 class Emit(Protocol):

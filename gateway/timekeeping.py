@@ -77,7 +77,7 @@ class Timekeeping:
         elif state is not before:
             say = "The clock is compared with the time server again."
             if state is ClockState.HOLDOVER:
-                say = "No time server has been heard for over an hour; the clock runs on by itself. Check the network."
+                say = f"The clock runs on by itself and may be off by {error / 1000:,.1f} s. Connect network or GNSS."
             await self._tell(f"clock_{state}", say, {"error_ms": error, "drift_ppm": DRIFT_PPM})
 
     async def _anchor(self, error: int) -> None:
@@ -107,5 +107,5 @@ class Timekeeping:
 
 def is_trusted(clock: Clock, within: int = TRUSTED_WITHIN) -> bool:
     """Whether a control may follow the time of day. Where it is not, lamps stay lit and limits stay low."""
-    error = clock.error()
-    return clock.state() is ClockState.SYNCED or (error is not None and error <= within)
+    state, error = clock.state(), clock.error()
+    return state is ClockState.SYNCED or (error is not None and error <= within)

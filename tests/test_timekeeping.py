@@ -279,6 +279,10 @@ def test_lamps_stay_lit_while_nobody_knows_the_time() -> None:
             await asyncio.sleep(3600)
         assert seen[:24] == [100] * 24, "a day of a clock that shows some time of day, and nobody knows which"
         assert 50 in seen[24:], "after that the program is followed, in holdover too"
+        machine.step(2 * 3_600_000)
+        assert not is_trusted(clock), "somebody has set it, and nobody knows how well"
+        machine.synchronise()
+        assert is_trusted(clock)
         await asyncio.sleep(10 * DAY / 1000)
         assert clock.state() is ClockState.HOLDOVER
         assert not is_trusted(clock), "ten days later it may be off by more than a minute"

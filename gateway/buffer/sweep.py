@@ -74,9 +74,9 @@ class Sweep:
         except sqlite3.Error as error:
             raise fault(f"{self._file.path} cannot be swept", error) from error
 
-    def _heads(self, after: int, limit: int) -> list[tuple[int, int, str, int]]:
+    def _heads(self, after: int, limit: int, only: str = "") -> list[tuple[int, int, str, int]]:
         boot = "coalesce(CAST(boot AS INTEGER), 0)"
-        query = f"SELECT first, {COUNT}, boot_id, {boot} FROM block WHERE first > ? ORDER BY first LIMIT ?"  # noqa: S608 - constants
+        query = f"SELECT first, {COUNT}, boot_id, {boot} FROM block WHERE first > ? {only} ORDER BY first LIMIT ?"  # noqa: S608 - constants
         return self._file.db.execute(query, (after, limit)).fetchall()
 
     def _free(self, now: int, *, is_tight: bool) -> bool:
@@ -126,12 +126,12 @@ class Sweep:
         return len(old) == _SLICE
 
     def _drop(self) -> bool:
-        """The oldest records go."""
-        rows = self._file.db.execute(
-            f"SELECT first, {COUNT} FROM block ORDER BY wall, first LIMIT ?",  # noqa: S608 - a constant
-            (_SLICE,),
-        ).fetchall()
-        self._give_up([(first, first + count - 1) for first, count in rows], EXPIRED)
+        """The oldest records go, by the time that the gateway was up: each level's lie in that order."""
+        rows = [
+            row for level in ("NOT IN (1, 2)", "= 1", "= 2") for row in self._heads(0, _SLICE, f"AND level {level}")
+        ]
+        rows.sort(key=lambda row: (self._file.uptime(*row[2:]), row[0]))
+        self._give_up([(first, first + count - 1) for first, count, *_ in rows[:_SLICE]], EXPIRED)
         return bool(rows)
 
     def _give_up(self, spans: Sequence[tuple[int, int]], why: str) -> None:

@@ -361,6 +361,19 @@ async def test_events_give_up_the_oldest_when_their_lane_is_full(tmp_path: Path)
         assert {why for _, _, why in skipped} == {"expired"}
 
 
+async def test_the_oldest_go_by_the_time_that_the_gateway_was_up_whatever_its_wall_clock_showed(
+    tmp_path: Path,
+) -> None:
+    """Somebody sets the clock back by ten years: what comes then is not older for it."""
+    async with running(tmp_path, bounds=dict.fromkeys(Lane, 512 * 1024)) as buffer:
+        for number in range(300):
+            if number == 30:
+                buffer._clock.start -= 10 * 365 * 86_400_000  # type: ignore[attr-defined]
+            await buffer.emit([Event("note", "line", 60_000, secrets.token_hex(1500))], lane=Lane.EVENT)
+        skipped = buffer.lanes[Lane.EVENT].skipped("city", 1, 300)
+        assert [span[0] for span in skipped] == [1], "one range, from the first on"
+
+
 async def test_the_loop_never_waits_for_a_slow_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every commit takes 200 ms in the lane's thread, as on a card whose flushes do."""
     commit = LaneFile.commit
