@@ -119,7 +119,9 @@ class MqttSide:
             if what != "batch":
                 now = self._inbox.clock.wall()
                 text = payload.decode()
-                await self._inbox.ask(lambda store: store.tell(tenant, gateway, what, text, VIA, now))
+                # Whoever has left may come back another way before the broker says that he has.
+                via = None if what == "state" and '"offline"' in text else VIA
+                await self._inbox.ask(lambda store: store.tell(tenant, gateway, what, text, via, now))
                 return
             arrival = Arrival(tenant, VIA, decode(payload))
             if (arrival.batch.gateway, [arrival.batch.lane]) != (gateway, lane):

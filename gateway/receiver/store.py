@@ -142,12 +142,13 @@ class Store:
         self.counts.gateways |= {(arrival.tenant, arrival.batch.gateway) for arrival in arrivals}
         return receipts
 
-    def tell(self, tenant: str, gateway: str, what: str, document: str, via: str, now: int) -> None:
-        """Keep a gateway's latest `state` or `inventory`."""
+    def tell(self, tenant: str, gateway: str, what: str, document: str, via: str | None, now: int) -> None:
+        """Keep a gateway's latest `state` or `inventory`. `via` None: it was not heard itself."""
         assert what in ("state", "inventory")
         self._db.execute(
             f"INSERT INTO gateway (tenant, gateway, via, heard_at, {what}) VALUES (?, ?, ?, ?, ?) "  # noqa: S608 - asserted
-            f"ON CONFLICT DO UPDATE SET via = excluded.via, heard_at = excluded.heard_at, {what} = excluded.{what}",
+            f"ON CONFLICT DO UPDATE SET via = COALESCE(excluded.via, via), heard_at = excluded.heard_at, "
+            f"{what} = excluded.{what}",
             (tenant, gateway, via, now, document),
         )
 

@@ -288,6 +288,20 @@ async def test_commands_go_the_way_the_gateway_was_last_heard(broker: Broker, tm
     ]
 
 
+async def test_a_late_word_that_a_gateway_has_left_does_not_turn_commands_away_from_its_new_way(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with receiving(tmp_path, at(broker), HttpIn(TOKENS)) as receiver, _client(broker, GATEWAY) as will:
+        journal = Journal()
+        async with running(over_http(receiver, commands={"grid-desk": ["limit"]}), journal):
+            await will.publish(f"lampione/1/{TENANT}/{GATEWAY}/state", b'{"v":1,"gw":"cab-017","state":"offline"}', 1)
+            with sqlite3.connect(tmp_path / "platform.db") as db:
+                await until(lambda: db.execute("SELECT state FROM gateway").fetchone()[0])
+            db.close()
+            await receiver.command(GATEWAY, command("by-http"))
+            await until(lambda: journal.got)
+
+
 async def test_a_command_waits_for_a_gateway_until_it_expires(tmp_path: Path) -> None:
     async with receiving(tmp_path, None, HttpIn(TOKENS)) as receiver:
         async with running(over_http(receiver)):
