@@ -56,11 +56,7 @@ def test_a_charger_waits_a_minute_at_most_for_the_time_and_then_charges_and_its_
                     assert answers[-1]["interval"] <= 10
                     assert not of(recorder, "charger_booted"), "it is told once, when it is admitted"
                     await asyncio.sleep(answers[-1]["interval"])
-<<<<<<< HEAD
             assert 50 <= loop.time() - began < 61
-=======
-            assert 50 <= loop.time() - began <= 60.5
->>>>>>> 3f16f80 (A clock that somebody has set by hand is not vouched for until it is compared again; nothing follows it meanwhile)
             assert (answers[-1]["status"], answers[-1]["interval"]) == ("Accepted", 300)
             assert len(of(recorder, "charger_booted")) == 1
             assert (await charger.ask("BootNotification", BOOT))["status"] == "Accepted", "it does not wait again"
