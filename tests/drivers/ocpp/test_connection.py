@@ -131,9 +131,9 @@ def test_who_pings_is_there_and_keeps_its_share() -> None:
                     await socket.ping()
                     began = loop.time()
                     await socket.send_str(f'[2,"{number}","Heartbeat",{{}}]')
-                    kind = None
-                    while kind is not aiohttp.WSMsgType.TEXT:
-                        kind = (await socket.receive()).type
+                    told = ""
+                    while not told.startswith(f'[3,"{number}"'):
+                        told = str((await socket.receive()).data)
                     assert loop.time() - began < 1
                     await asyncio.sleep(20)
             assert not of(recorder, "device_down")
