@@ -23,6 +23,8 @@ class _Counter:
     unit: str
     wraps_at: float
     """Canonical; 0: nobody knows."""
+    may_fall: bool = False
+    """It may be a balance: a total of a quantity that has directions, of which it names none."""
     last: float | None = None
     fallen: float | None = None
     """A value below `last` that nothing has borne out yet."""
@@ -61,6 +63,7 @@ class Counters:
                 slug,
                 place.canonical_unit,
                 (wraps or 0.0) * place.conversion[0],
+                bool(quantity and quantity.direction and not place.direction and not place.counter),
                 last if isinstance(last, int | float) else None,
                 is_new=isinstance(anew, Sequence) and slug in anew,
             )
@@ -87,7 +90,7 @@ class Counters:
         return any(
             isinstance(one.value, int | float) and counter.last is not None and one.value < counter.last
             for one in readings
-            if (counter := self._counters.get(one.point)) and counter.fallen is None
+            if (counter := self._counters.get(one.point)) and counter.fallen is None and not counter.may_fall
         )
 
     def judge(self, readings: Sequence[Reading]) -> tuple[list[Reading], list[Event]]:
@@ -128,7 +131,7 @@ def _judge(
     if counter.is_new:
         return stands, replace(reading, quality=Quality.UNCERTAIN, reason=Reason.COUNTER_RESET), None
     last = counter.last
-    if last is None or value >= last:
+    if last is None or value >= last or counter.may_fall:
         return stands, reading, None
     more: dict[str, Json] = {"point": counter.slug, "from": last, "to": value}
     span = f"from {last:.15g} to {value:.15g} {counter.unit}"

@@ -132,6 +132,22 @@ def test_a_state_that_is_not_ours_is_none(state: Any) -> None:
     assert tell(fresh(state), 5) == [good(5)]
 
 
+def test_a_balance_may_fall_but_is_still_one_meters() -> None:
+    places = dict(TRUSTED.points) | {"net": TRUSTED.points["energy_import"].model_copy(update={"direction": None})}
+    counters = Counters.of("a/m", places, None)
+    counters.meet(["1"], 0)
+    told = []
+    for value in (5, 3, 1):
+        readings, events = counters.judge([Reading("a/m/net", value, 0)])
+        assert not counters.has_fallen(readings)
+        counters.kept()
+        told += [(readings[0].value, readings[0].quality, events)]
+    assert told == [(5, "good", []), (3, "good", []), (1, "good", [])]
+    counters.meet(["2"], 0)
+    readings, [event] = counters.judge([Reading("a/m/net", 7, 0)])
+    assert (readings[0].quality, event.kind) == ("uncertain", "meter_exchanged")
+
+
 def energies(street: Street, start: int = 0) -> list[tuple[Any, str, str | None]]:
     return [(r.value, r.quality.value, r.reason) for r in street.recorder.readings[start:] if r.point == ENERGY]
 
