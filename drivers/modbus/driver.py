@@ -246,6 +246,7 @@ class Driver:
         """
         has_second_try = has_second_try and not device.silent
         self._started = self._now()
+        self._alive()
         while True:
             if device.is_ambiguous(block, self._now()):
                 words = [0] * block.count

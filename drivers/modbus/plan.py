@@ -125,10 +125,16 @@ def lengthened(block: Block, near: Sequence[Named], limits: Limits, taken: Conta
 
 def _longer(block: Block, near: Iterable[Named], limits: Limits) -> Iterator[Block]:
     """`block` with one field more, on either side."""
+
+    def reaches(low: int, high: int) -> bool:
+        return high - low <= limits.max_hole and limits.spans(block.fc, low, high)
+
     for slug, each in near:
         first, end = min(block.addr, each.addr), max(block.end, each.end)
         if each.fc != block.fc or slug in limits.alone or not block.count < end - first <= limits.longest:
             continue
-        low, high = (block.end, each.addr) if each.addr >= block.addr else (each.end, block.addr)
-        if low > high or (high - low <= limits.max_hole and limits.spans(block.fc, low, high)):
-            yield Block(block.fc, first, end - first, block.fields)
+        if end > block.end and not reaches(block.end, max(block.end, each.addr)):
+            continue
+        if first < block.addr and not reaches(min(block.addr, each.end), block.addr):
+            continue
+        yield Block(block.fc, first, end - first, block.fields)

@@ -137,3 +137,11 @@ def test_a_question_gets_another_length_where_the_device_allows_it(
     found = lengthened(block, NEAR, limits, taken)
     assert (found.addr, found.count) == asked
     assert found.fields == block.fields
+
+
+def test_a_field_that_overlaps_the_block_is_no_way_round_a_cut() -> None:
+    """A value and its scale span registers of others; a longer request that was refused is not asked for ever."""
+    near = named([Field(4, 2, Kind.U64), Field(4, 0, Kind.U64)])
+    block = Block(4, 0, 4, tuple(near[1:]))
+    assert lengthened(block, near, Limits(), {4}).count == 6
+    assert lengthened(block, near, Limits(cuts={(4, 4)}), {4}) == block
