@@ -202,7 +202,7 @@ class _Connection:
     def _pieces(self, chunk: bytes) -> list[bytes]:
         if self._proxy.fault is not Fault.TRICKLE:
             return [chunk]
-        step = max(1, round(self._proxy.rate / 200))
+        step = max(1, round(self._proxy.rate / 50))
         return [chunk[at : at + step] for at in range(0, len(chunk), step)]
 
 

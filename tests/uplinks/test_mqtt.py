@@ -319,15 +319,15 @@ async def test_a_peer_that_reads_nothing_any_more_is_noticed_within_one_and_a_ha
 async def test_a_slow_line_is_not_a_silent_platform(broker: Broker) -> None:
     """The platform's time to answer begins when a batch has gone out, not when it begins to wait for the line."""
     async with FaultProxy.before(broker.url) as proxy, far_side(broker):
-        up = uplink(broker, url=proxy.url, ack="puback", ack_timeout="1500ms")
+        up = uplink(broker, url=proxy.url, ack="puback", ack_timeout="2s")
         async with running(up):
             proxy.rate = 100_000
             await proxy.have(Fault.TRICKLE)
             began = time.monotonic()
             async with asyncio.TaskGroup() as group:
-                for n in range(60):
+                for n in range(70):
                     group.create_task(up.send(telemetry(1 + 500 * n, count=500)))
-            assert time.monotonic() - began > 2.0, "the line was not slow"
+            assert time.monotonic() - began > 2.3, "the line was not slow"
 
 
 async def test_more_batches_than_the_broker_takes_at_once(tmp_path: Path) -> None:
