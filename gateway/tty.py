@@ -122,6 +122,8 @@ def opened(name: str, path: str, baud: int, line_format: str, flow: Flow = "none
             inter_byte_timeout=0,
             exclusive=True,
         )
+        if parity != "N":
+            _check_parity(port.fileno())
     except (OSError, ValueError, termios.error) as error:
         raise LinkError(why_not_open(name, path, error, f"{baud} Bd, {line_format}")) from None
     # A lock binds only those who ask for it: gpsd, a modem prober or a getty do not.
@@ -129,6 +131,16 @@ def opened(name: str, path: str, baud: int, line_format: str, flow: Flow = "none
         port.close()
         raise LinkError(also_read(name, path, others))
     return Port(port)
+
+
+def _check_parity(descriptor: int) -> None:
+    """pyserial leaves the check off: a byte that fails it would be read as it came. So it is read as 0, which no text
+    has and no checksum forgives."""
+    import termios
+
+    mode = termios.tcgetattr(descriptor)
+    mode[0] |= termios.INPCK
+    termios.tcsetattr(descriptor, termios.TCSANOW, mode)
 
 
 def why_not_open(name: str, path: str, error: Exception, asked: str) -> str:

@@ -55,6 +55,18 @@ async def test_the_speed_is_the_profiles_unless_the_site_says_another(
     assert mode[6][termios.VMIN] == 1
 
 
+@pytest.mark.parametrize(("line_format", "checked"), [("7E1", True), ("8O1", True), ("8N1", False)])
+async def test_a_byte_that_fails_its_parity_is_no_byte_of_a_value(
+    pty: tuple[int, str], line_format: str, checked: bool
+) -> None:
+    """All that protects an SDI-12 answer without a checksum. A pty has no parity: what the port is told is seen."""
+    master, name = pty
+    async with transport.opened("air", at(name, format=line_format), LINE):
+        mode = termios.tcgetattr(master)
+    assert bool(mode[0] & termios.INPCK) is checked
+    assert not mode[0] & (termios.IGNPAR | termios.PARMRK), "it is neither left out, nor marked by another byte"
+
+
 async def test_the_arguments_of_the_port(pty: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A pty forces 8 bits without parity: what a real port would be told is seen only here."""
     asked: list[dict[str, Any]] = []
