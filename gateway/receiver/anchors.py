@@ -55,10 +55,12 @@ def anchor(tenant: str, gateway: str, event: Mapping[str, Any]) -> list[tuple[An
 
 def apply(db: sqlite3.Connection, unsynced: Sequence[Any], anchors: Sequence[Any]) -> None:
     """Within the caller's transaction, after the records are in."""
-    if not (unsynced or anchors):
-        return
     db.executemany("INSERT OR REPLACE INTO unsynced VALUES (?, ?, ?, ?, ?)", unsynced)
     db.executemany("INSERT OR IGNORE INTO anchor VALUES (?, ?, ?, ?, ?, ?)", anchors)
+    # Spans of a boot that is never set wait for ever: they are looked through only when there is news of them.
+    boots = {row[3] for row in unsynced}
+    if not (anchors or any(db.execute("SELECT 1 FROM anchor WHERE boot = ?", (boot,)).fetchone() for boot in boots)):
+        return
     for stream, first, last, *fix in db.execute(_WAITING).fetchall():
         for table in ("reading", "event"):
             db.execute(_DATE.format(table), (*fix, ClockState.CORRECTED, DRIFT_PPM, stream, first, last))
