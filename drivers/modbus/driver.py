@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from drivers.modbus.codec import decode_at
 from drivers.modbus.device import Polled
 from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
-from drivers.modbus.identity import Nature, inquire
+from drivers.modbus.identity import Nature, Question, inquire
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
 from drivers.modbus.plan import Block, halves
@@ -197,20 +197,16 @@ class Driver:
 
     async def _who(self, device: Polled) -> Nature:
         """What it says of itself."""
-        inquiry = inquire(device.profile)
-        words: list[int] | None = None
-        try:
-            question = next(inquiry)
-            while True:
-                try:
-                    words = await self._read(device, Block(*question, ()))
-                except Refused as error:
-                    if error.reason != Reason.CONFIG_ERROR:
-                        raise
-                    words = None
-                question = inquiry.send(words)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+
+        async def read(question: Question) -> list[int] | None:
+            try:
+                return await self._read(device, Block(*question, ()))
+            except Refused as error:
+                if error.reason != Reason.CONFIG_ERROR:
+                    raise
+                return None
+
+        return await inquire(device.profile, read)
 
     def _fall_silent(
         self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float

@@ -6,7 +6,7 @@ whenever its values are as none were before.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from drivers.modbus import sunspec
@@ -18,6 +18,7 @@ from drivers.modbus.settings import Profile
 from gateway.errors import DeviceError
 from gateway.model import PointId, Reading, Reason
 
+Question = sunspec.Question
 EVERY = 3600.0
 """Seconds after which a device is asked again."""
 TINY, HUGE = 1e-4, 1e12
@@ -45,19 +46,24 @@ class Nature:
         return self.verdict.word_order, self.place and replace(self.place, serial=None)
 
 
-def inquire(profile: Profile) -> sunspec.Asking[Nature]:
-    """What a device is asked before its values are believed."""
-    if profile.sunspec:
-        place = yield from sunspec.walk(profile.sunspec)
-        if place.why_none:
-            return Nature(Verdict(Setting.WRONG, f"{place.why_none}. Check that its profile fits"))
-        return Nature(AS_WRITTEN, [place.serial] if place.serial else [], place)
-    found: dict[int, dict[int, int]] = {}
-    for question in requests(profile, needed(profile)):
-        words = yield question
-        if words is not None:
-            found.setdefault(question[0], {}).update(enumerate(words, question[1]))
-    return Nature(verdict(profile, found), serials(profile, found))
+async def inquire(profile: Profile, read: Callable[[Question], Awaitable[Sequence[int] | None]]) -> Nature:
+    """What a device answers that is asked before its values are believed; `read` gives None where it refuses."""
+    if not profile.sunspec:
+        found: dict[int, dict[int, int]] = {}
+        for question in requests(profile, needed(profile)):
+            if (words := await read(question)) is not None:
+                found.setdefault(question[0], {}).update(enumerate(words, question[1]))
+        return Nature(verdict(profile, found), serials(profile, found))
+    steps = sunspec.walk(profile.sunspec)
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send(await read(question))
+    except StopIteration as done:
+        place: sunspec.Place = done.value
+    if place.why_none:
+        return Nature(Verdict(Setting.WRONG, f"{place.why_none}. Check that its profile fits"))
+    return Nature(AS_WRITTEN, [place.serial] if place.serial else [], place)
 
 
 class Identity:

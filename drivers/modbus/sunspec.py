@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from drivers.modbus.codec import Field, Special
 from gateway import document
@@ -20,8 +20,7 @@ from gateway.document import Mistake
 
 Question = tuple[int, int, int]
 """Function, address, count."""
-T = TypeVar("T")
-Asking = Generator[Question, Sequence[int] | None, T]
+Walk = Generator[Question, Sequence[int] | None, "Place"]
 """Yields questions, is sent the registers, or None where they are refused."""
 
 FC, BASES, MARKER, LAST = 3, (40000, 50000, 0), [0x5375, 0x6E53], 0xFFFF
@@ -124,7 +123,7 @@ def located(field: Field, address: int, model: int, length: int) -> Field:
     return replace(field, addr=address, special=special)
 
 
-def walk(models: Sequence[int]) -> Asking[Place]:
+def walk(models: Sequence[int]) -> Walk:
     """From `SunS` to the first of `models`."""
     for base in BASES:
         words = yield FC, base, len(MARKER) + HEAD
@@ -133,7 +132,7 @@ def walk(models: Sequence[int]) -> Asking[Place]:
     return Place(why_none="it does not say `SunS` at 40000, 50000 or 0: it is no SunSpec device, or it is switched off")
 
 
-def _models(models: Sequence[int], address: int, head: Sequence[int]) -> Asking[Place]:
+def _models(models: Sequence[int], address: int, head: Sequence[int]) -> Walk:
     serial: str | None = None
     met: list[str] = []
     while len(met) < MOST:
