@@ -34,6 +34,8 @@ async def test_a_technicians_minute(tmp_path: Path, status: Status) -> None:
             for words in ("feeder", "Good", "voltage", "231.5\u202fV", "-12.35\u202fkW"):
                 assert words in shown
             await tab.until("document.querySelector('#tiles').innerText.includes('refuses our password')")
+            status.uplink("city", connected=True, say="Our certificate ends on 2026-12-12. Renew it.")
+            await tab.until("document.querySelector('#tiles .amber')?.innerText.includes('certificate ends')")
 
             assert "pm" in await tab.js("document.querySelector('.device.red').innerText")
             assert not await tab.js("document.querySelector('.device.red').innerText.includes('PM2.5')"), (
