@@ -157,8 +157,12 @@ class Inquiry:
                 self._doubted.append(each)
             return True
         checks = identify.located(each.profile, each.profile.match)
-        if any(_is_read(one, self.bank) and not check.holds(one, self.bank) for check, one in checks):
+        if any(
+            _is_read(one, self.bank) and not identify.fits(each.profile, check, one, self.bank) for check, one in checks
+        ):
             return True
+        if any(check.else_word_order for check in each.profile.verify):
+            return False  # it may be set to the other word order
         return any(
             _is_at(one, question) and _is_read(one, self.bank) and _decoded(one, self.bank)[1] is Reason.OUT_OF_RANGE
             for one in each.fields

@@ -101,6 +101,15 @@ async def test_a_meter_at_its_factory_setting_takes_eight_questions_at_most(each
         assert found.questions <= BUDGET
 
 
+async def test_a_meter_that_is_set_to_the_other_word_order_is_named() -> None:
+    sdm630 = next(each for each in meters() if each.profile == "eastron-sdm630/1")
+    async with Bench([make_device("a/m", 7, sdm630)], "rtu-over-tcp") as bench:
+        bench.emulator.turn("a/m")
+        found = await look(bench.wire_at("9600 8N1"), "9600 8N1", 7, Candidates(meters(), "9600 8N1"))
+        assert found
+        assert [match.profile.profile for match in found.matches] == ["eastron-sdm630/1"]
+
+
 async def test_a_stranger_is_found_but_not_named() -> None:
     async with Bench([make_device("a/m", 3, SELF_IDENTIFYING)], "rtu-over-tcp") as bench:
         await scan(bench.wire_at, meters(), {}, ["9600 8N1"], [1, 2, 3, 4], bench.tell)
