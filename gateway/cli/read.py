@@ -20,8 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     name, device = wire.named(args)
-    wanted = [slug for slug in device.points if not args.points or slug in args.points]
     wire.check_points(args.points, device)
+    wanted = args.points or list(device.points)
     heard = asyncio.run(_read(args, name, device))
     rows = [_row(device, slug, heard) for slug in wanted]
     if args.json:
@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         width = max(map(len, wanted))
         for row in rows:
-            said = f"{row['value']} {row['unit']}" if row["value"] is not None else f"no value ({row['reason']})"
-            print(f"{row['point']:{width}}  {said.removesuffix(' 1')}")
+            has_value = row["value"] is not None
+            said = wire.shown(row["value"], row["unit"]) if has_value else f"no value ({row['reason']})"
+            print(f"{row['point']:{width}}  {said}")
         if heard.said:
             print(heard.said, file=sys.stderr)
     if not heard.readings or all(row["reason"] == "comm_failure" for row in rows):

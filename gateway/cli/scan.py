@@ -71,13 +71,19 @@ class Meter:
             },
         }  # fmt: skip
 
-    def lines(self) -> list[str]:
+    def heading(self) -> str:
         head = f"unit {self.found.unit}" + (f" at {self.found.serial}" if self.found.serial else "")
         if self.profile:
-            also = ", or ".join(match.profile.profile for match in self.found.matches[1:])
             head += f": {self.profile.title or self.profile.profile}, profile {self.profile.profile}"
-            head += f", {self.confidence:.0%} sure" + (f" (or {also})" if also else "")
-        return [head, *(f"  {each}" for each in self.wrong)]
+        return head
+
+    def for_site(self, link: str) -> str:
+        """The line of a site file that it comes to."""
+        assert self.profile
+        name, unit = self.profile.profile.partition("/")[0], self.found.unit
+        sure = f"{self.confidence:.0%} sure"
+        sure += "".join(f", or {match.profile.profile}" for match in self.found.matches[1:])
+        return f"  meter-{unit}: {{link: {link}, profile: {name}, address: {unit}}}  # {sure}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,7 +124,7 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
             meters.append(meter := Meter(told))
             if not args.json:
                 _progress("")
-                print(meter.lines()[0], flush=True)
+                print(meter.heading(), flush=True)
 
         def wire_at(serial: str) -> Any:
             return modbus_wire(at_setting(reach, serial).link, {})
@@ -176,15 +182,13 @@ def _report(args: argparse.Namespace, name: str, meters: Sequence[Meter]) -> Non
         print(json.dumps({"wire": args.wire, "found": [meter.entry() for meter in meters]}))
         return
     for meter in meters:
-        for line in meter.lines()[1:]:
-            print(line.strip())
+        for say in meter.wrong:
+            print(say)
     known = [meter for meter in meters if meter.profile and not meter.found.trouble]
     if known:
         print("\nFor the site file, under `devices:` of an asset:")
     for meter in known:
-        assert meter.profile
-        profile = meter.profile.profile.partition("/")[0]
-        print(f"  meter-{meter.found.unit}: {{link: {_link(name)}, profile: {profile}, address: {meter.found.unit}}}")
+        print(meter.for_site(_link(name)))
 
 
 def _link(name: str) -> str:

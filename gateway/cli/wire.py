@@ -148,6 +148,12 @@ def named(args: argparse.Namespace) -> tuple[str, Device]:
     return args.target, device_at(args.unit, load_profile(args.profile, args.site))
 
 
+def shown(value: float | str | bool | None, unit: str) -> str:
+    """As a technician reads it: nine digits are more than any meter has."""
+    said = f"{value:.9g}" if isinstance(value, float) else str(value)
+    return said if unit == "1" else f"{said} {unit}"
+
+
 def check_points(slugs: Sequence[str], device: Device) -> None:
     """ConfigError: the device has no such point."""
     for slug in slugs:

@@ -37,12 +37,13 @@ def run(args: argparse.Namespace) -> int:
     reply = asyncio.run(_write(args, name, device, value))
     unit = device.points[args.point].unit
     now = reply.now or {}
+    value_now = wire.shown(now["value"], unit)  # type: ignore[arg-type]
     if args.dry_run:
-        print(f"{device.id}/{args.point} is {now['value']} {unit}. To set {value:g} {unit}, this would be sent:")
+        print(f"{device.id}/{args.point} is {value_now}. To set {value:g} {unit}, this would be sent:")
         print(f"  {now['frame']}")
         print("Nothing was written. Write it with --confirm.", file=sys.stderr)
     else:
-        print(f"{device.id}/{args.point} is {now['value']} {unit}, read back.")
+        print(f"{device.id}/{args.point} is {value_now}, read back.")
     return 0
 
 

@@ -29,11 +29,13 @@ def line() -> Iterator[Line]:
 class Typed:
     """The command in a terminal."""
 
-    def __init__(self, *words: str, state: Path) -> None:
+    def __init__(self, *words: str, state: Path, fast: bool = True) -> None:
         self.said = ""
-        common = ["--baud", "115200", "--timeout", "100ms", "--state", str(state), "--site", str(state / "site.yaml")]
+        common = ["--state", str(state), "--site", str(state / "site.yaml")]
+        common += ["--baud", "115200", "--timeout", "100ms"] if fast else []
         self._child = subprocess.Popen(
             [sys.executable, "-m", "gateway", "assign", *words, *common],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -49,12 +49,12 @@ def test_every_meter_is_named_and_ready_to_be_written_down(
 ) -> None:
     assert main(["scan", line.port, *flags(tmp_path)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("unit 1 at 115200 8N1: Eastron SDM630-Modbus, profile eastron-sdm630/1, ")
+    assert said[0].startswith("unit 1 at 115200 8N1: Eastron SDM630-Modbus, profile eastron-sdm630/1")
     assert said[-4:] == [
         "For the site file, under `devices:` of an asset:",
-        "  meter-1: {link: line, profile: eastron-sdm630, address: 1}",
-        "  meter-2: {link: line, profile: abb-b23, address: 2}",
-        "  meter-4: {link: line, profile: iskra-wm3, address: 4}",
+        "  meter-1: {link: line, profile: eastron-sdm630, address: 1}  # 75% sure",
+        "  meter-2: {link: line, profile: abb-b23, address: 2}  # 98% sure",
+        "  meter-4: {link: line, profile: iskra-wm3, address: 4}  # 75% sure",
     ]
 
 
