@@ -286,7 +286,9 @@ class Profile(Head):
     def frames(self) -> Iterator[tuple[str, str]]:
         """What is sent to read each point, as the wire carries it behind the unit id: (slug, "04 00 34 00 02")."""
         for slug, field in (*self.fields(), *self.writable()):
-            yield slug, bytes((field.fc, *divmod(field.addr, 256), *divmod(field.width, 256))).hex(" ")
+            frame = bytes((field.fc, *divmod(field.addr, 256), *divmod(field.width, 256))).hex(" ")
+            # Where a SunSpec device has its models, only the device itself says.
+            yield slug, f"{frame[:2]} ?? ??{frame[8:]}" if self.sunspec else frame
 
     def _field(self, place: Place) -> Field:
         fc, addr = self.wire(place.addr, (place.fc or self.defaults.fc) if isinstance(place, ReadPoint) else 3)

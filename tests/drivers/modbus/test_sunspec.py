@@ -142,6 +142,10 @@ def test_models_of_two_layouts_are_a_mistake() -> None:
         sunspec.layout([999])
 
 
+def test_nobody_is_told_an_address_that_only_the_device_knows() -> None:
+    assert dict(METER.frames())["power"] == "03 ?? ?? 00 17"
+
+
 def test_a_value_under_another_id_is_no_value() -> None:
     field = dict(METER.fields())["power"]
     words = [*blank(203)]
