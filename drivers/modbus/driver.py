@@ -362,10 +362,9 @@ class Driver:
 def _pace(device: Polled, settings: Settings) -> Pace:
     """The site's word on how long an answer may take is the last one; without it, the maker's counts."""
     line = device.profile.line
-    typical, longest = line.answer or (0.0, settings.timeout)
-    if "timeout" in settings.model_fields_set:
-        longest = settings.timeout
-    return Pace(longest, typical, line.min_gap)
+    granted = line.answer[1] if line.answer else 0.0
+    longest = settings.timeout if "timeout" in settings.model_fields_set else granted or settings.timeout
+    return Pace(longest, granted, line.min_gap)
 
 
 def wire(link: Link, paces: Mapping[int, Pace]) -> "Tcp | Line":

@@ -9,15 +9,15 @@ FORGETS = 0.1
 
 
 class Pace:
-    """One unit's. `longest`: seconds to an answer at most; `typical`: what the maker says, the least to wait for;
-    `gap`: seconds of silence that it wants before a question.
+    """One unit's. `longest`: seconds to an answer at most; `least`: so long it is waited for in any case, as the maker
+    grants it that; `gap`: seconds of silence that it wants before a question.
     """
 
-    def __init__(self, longest: float, typical: float = 0.0, gap: float = 0.0) -> None:
+    def __init__(self, longest: float, least: float = 0.0, gap: float = 0.0) -> None:
         self.longest, self.gap = longest, gap
         self.turnaround: float | None = None
         """Seconds that it thinks, the shortest measured."""
-        self._least = min(longest, max(SHORTEST, typical))
+        self._least = min(longest, max(SHORTEST, least))
         self._lately = longest
 
     @property

@@ -37,7 +37,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, type[asyncio.A
     """Seconds of waiting pass at once; the bytes still go over real sockets and ptys."""
     if item.path.name == "test_tls.py":  # a handshake with another thread takes what it takes
         return {"real": asyncio.SelectorEventLoop}
-    return {"jumping": PatientLoop if "no_harm" in item.name else JumpingLoop}
+    return {"jumping": PatientLoop if "no_harm" in item.name or "pty" in item.name else JumpingLoop}
 
 
 SELF_IDENTIFYING = modbus.Profile.model_validate(
