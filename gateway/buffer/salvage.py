@@ -129,19 +129,18 @@ def _facts(db: sqlite3.Connection) -> Facts:
 
 def _copy_facts(old: sqlite3.Connection, into: sqlite3.Connection) -> None:
     """From both ends: a page that does not read hides what is behind it."""
-    facts = _facts(into)
+    found: list[tuple[str | None, str, bytes]] = []
     for order in ("ASC", "DESC"):
         with suppress(sqlite3.Error):
-            for kind, key, value in whole(old, order):
-                if kind is not None:
-                    facts.put(kind, key, orjson.Fragment(value))
+            found.extend(whole(old, order))
+    for kind, key, value in found:
+        if kind is not None:
+            _facts(into).put(kind, key, orjson.Fragment(value))
 
 
 def _copy_dead(old: sqlite3.Connection, into: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error):
-        for number, letter, crc in old.execute("SELECT number, letter, crc FROM dead"):
-            if is_whole(letter, crc):
-                into.execute("INSERT INTO dead VALUES(?, ?, ?)", (number, letter, crc))
+    rows, _ = _until_error(old, "SELECT number, letter, crc FROM dead", ())
+    into.executemany("INSERT INTO dead VALUES(?, ?, ?)", [row for row in rows if is_whole(row[1], row[2])])
 
 
 def _copy_blocks(old: sqlite3.Connection, into: sqlite3.Connection) -> Salvaged:

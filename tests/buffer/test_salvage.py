@@ -13,7 +13,7 @@ import pytest
 from gateway.buffer.block import Anchor
 from gateway.buffer.connection import PAGE
 from gateway.buffer.epoch import EPOCH_BITS, Epoch
-from gateway.buffer.fault import Unwritable
+from gateway.buffer.fault import Full, Unwritable
 from gateway.buffer.group import Group
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.points import LOST, Points
@@ -115,6 +115,18 @@ def test_a_salvage_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
     assert again.settled["city"].covers(1, 10)
     again.close()
     assert opened(path).quarantined is None, "once"
+
+
+@pytest.mark.fault
+def test_a_salvage_that_finds_no_room_is_taken_up_again_too(tmp_path: Path) -> None:
+    path = tmp_path / "billing.sqlite"
+    written(path).close()
+    damage(path, "state", "last")
+    with pytest.raises(Full):
+        opened(path, max_bytes=6 * PAGE)
+    again = opened(path)
+    assert sorted(held(again)) == list(range(11, RECORDS + 1))
+    again.close()
 
 
 @pytest.mark.fault
