@@ -84,7 +84,7 @@ steps = st.one_of(
 
 @pytest.mark.parametrize("wire", ["tcp", "rtu-over-tcp"])
 def test_nothing_that_happens_makes_a_wrong_value(wire: str) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(steps, min_size=4, max_size=20))
     def live(some: list[tuple[str, Any]]) -> None:
         jumped(live_through(wire, some), 0.005)
@@ -108,7 +108,7 @@ async def test_no_fault_makes_a_wrong_value_even_where_the_driver_is_stopped_in_
     wire: str, fault: Fault
 ) -> None:
     restarts = [("wait", 2.0), ("restart", None), ("wait", 0.01), ("restart", None), ("order", 5), ("cancel", None)]
-    await live_through(wire, [("wait", 3.0), ("a", fault), *restarts, ("wait", 20.0)])
+    await live_through(wire, [("wait", 3.0), ("a", fault), *restarts, ("wait", 5.0)])
 
 
 @pytest.mark.parametrize("wire", ["tcp", "rtu-over-tcp"])
