@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,7 @@ from drivers.modbus.settings import Example, Line, Refusal
 from gateway import document, load
 from gateway import profile as head
 
+from .conftest import make_device, running
 from .test_points import make
 
 if TYPE_CHECKING:
@@ -69,3 +70,20 @@ def test_the_meter_and_its_variant_prove_themselves(tmp_path: Path) -> None:
         path.write_text(text)
         found = load.profile(document.read(path), path.stem)
     assert list(getattr(found, "points")) == ["voltage", "power"]  # noqa: B009 - of the driver's own model
+
+
+async def test_a_meter_that_nobody_prepared_is_read_by_its_ten_lines(tmp_path: Path) -> None:
+    """From the file to readings, over the wire: no line of code."""
+    path = tmp_path / "acme-m1.yaml"
+    path.write_text(PROFILES[0])
+    meter: Any = load.profile(document.read(path), path.stem)
+    head = [
+        line for line in PROFILES[0].strip().splitlines() if not line.startswith(("examples", "  - regs", "    expect"))
+    ]
+    assert len(head) == 9
+    wanted = {"voltage": 230.2, "power": -100, "energy_import": 123450}
+    async with running(make_device("a/m", 1, meter)) as street:
+        for slug, value in wanted.items():
+            street.emulator.set("a/m", slug, value)
+        await street.seen(3, "a/m")
+        assert {r.point.rpartition("/")[2]: r.value for r in street.recorder.readings[:3]} == wanted
