@@ -74,10 +74,10 @@ class _Bench:
     async def one(self, address: int, ask: "_Ask") -> Profile | None:
         """One meter gets `address`. None: there are no more."""
         while True:
-            if (
-                await ask(f"Connect the meter that gets address {address}, and no other new one. Enter; Ctrl-D ends: ")
-                is None
-            ):
+            print(
+                f"Connect the meter that gets address {address}, and no other new one. Then press Enter; Ctrl-D ends."
+            )
+            if await ask() is None:
                 return None
             found = await self._new(address)
             if isinstance(found, str):
@@ -149,11 +149,11 @@ class _Ask:
     def __init__(self, lines: asyncio.StreamReader) -> None:
         self._lines = lines
 
-    async def __call__(self, question: str) -> str | None:
+    async def __call__(self, question: str = "") -> str | None:
         print(question, end="", flush=True)
         line = await self._lines.readline()
-        if not sys.stdin.isatty():
-            print(line.decode().strip())
+        if question and not sys.stdin.isatty():
+            print(line.decode().strip())  # as a terminal shows it
         return line.decode() if line else None
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 from drivers.modbus import Profile
 from drivers.modbus.driver import wire as modbus_wire
-from drivers.modbus.scan import UNITS, Found, Step, factory_settings, scan, settings
+from drivers.modbus.inquiry import Candidates
+from drivers.modbus.scan import UNITS, Found, Step, factory_settings, look, scan, settings
 from gateway.cli import wire
 from gateway.cli.plausible import Verdict, judge
 from gateway.errors import ConfigError
 
+UNLIKELY = (246, 241, 235)
+"""Addresses that no street gives to three meters."""
 SILENCE = "300ms"
 """How long a unit that may not exist is waited for; meters answer within 40 ms, the slowest within 500."""
 
@@ -129,12 +132,24 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
         def wire_at(serial: str) -> Any:
             return modbus_wire(at_setting(reach, serial).link, {})
 
+        if not own and await _is_deaf_to_units(wire_at(""), profiles):
+            units, factory = [1], {}
+            print("It answers as every unit: it is one device. Write address 1.", file=sys.stderr)
         await scan(wire_at, profiles, factory, rest, units, tell)
         _progress("")
         if not args.blind:
             for meter in meters:
                 await _listen(reach, meter)
         return reach.link.name
+
+
+async def _is_deaf_to_units(opened: Any, profiles: Sequence[Profile]) -> bool:
+    """Whether it is a meter that speaks TCP itself, whichever unit is asked for: else somebody is at none of these."""
+    candidates = Candidates(profiles, "")
+    try:
+        return all([await look(opened, "", unit, candidates) for unit in UNLIKELY])
+    finally:
+        opened.close()
 
 
 async def _listen(reach: wire.Reach, meter: Meter) -> None:

@@ -60,7 +60,8 @@ class Line:
     """An RS-485 line behind a serial server, with meters on it."""
 
     def __init__(self, beside: Beside, emulator: Emulator, where: Mapping[str, str]) -> None:
-        self.emulator, self.port = emulator, where["port"]
+        self.emulator = emulator
+        self.port = f"{where['host']}:{where['port']}" if "host" in where else where["port"]
         self._beside = beside
 
     def set(self, device: str, slug: str, value: Any) -> None:
@@ -74,11 +75,10 @@ class Line:
 
 
 @contextmanager
-def line_of(*devices: Device, baud: int = 115200) -> Iterator[Line]:
+def line_of(*devices: Device, baud: int = 115200, tcp: bool = False) -> Iterator[Line]:
     beside = Beside()
-    settings = modbus.Settings.model_validate(
-        {"driver": "modbus", "port": "tcp://127.0.0.1:1", "timeout": "200ms", "baud": str(baud)}
-    )
+    wire = {"host": "127.0.0.1"} if tcp else {"port": "tcp://127.0.0.1:1", "baud": str(baud)}
+    settings = modbus.Settings.model_validate({"driver": "modbus", "timeout": "200ms", **wire})
     emulator = Emulator(settings, devices)
     where = beside.do(emulator.start())
     try:

@@ -69,7 +69,7 @@ def test_a_pole_in_five_minutes(tmp_path: Path) -> None:
         assert printed(scan[0], line.port, tmp_path) == scan[1]
         typed = Typed(*assign[0].replace(PORT, line.port).split()[1:], state=tmp_path, fast=False)
         for _ in range(2):
-            typed.until("Ctrl-D ends: ")
+            typed.until("Ctrl-D ends.\n")
             typed.type("")
             typed.until("[y/N] ")
             typed.type("y")

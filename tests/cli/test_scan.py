@@ -161,6 +161,21 @@ def test_a_scan_without_such_a_meter_begins_no_profile(tmp_path: Path, capsys: p
     assert "Unit 4: no register says mains volts and hertz. Scan while mains is on" in capsys.readouterr().err
 
 
+def test_a_meter_that_answers_as_every_unit_is_listed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    units = (1, 2, 3, 235, 241, 246)
+    with line_of(*(meter(unit, "siemens-pac3200", f"here/u{unit}") for unit in units), tcp=True) as line:
+        assert main(["scan", line.port, "--json", *flags(tmp_path, "1-3")[:2], *flags(tmp_path)[4:]]) == 0
+    said = capsys.readouterr()
+    assert [one["unit"] for one in json.loads(said.out)["found"]] == [1]
+    assert "It answers as every unit: it is one device. Write address 1." in said.err
+
+
+def test_meters_behind_a_tcp_gateway_are_listed_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with line_of(meter(1), meter(2, id="here/b"), tcp=True) as line:
+        assert main(["scan", line.port, "--json", "--blind", *flags(tmp_path, "1-3")[:2], *flags(tmp_path)[4:]]) == 0
+    assert [one["unit"] for one in json.loads(capsys.readouterr().out)["found"]] == [1, 2]
+
+
 def test_ctrl_c_ends_it_with_what_was_found_and_a_clean_line(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
