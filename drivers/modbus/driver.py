@@ -133,16 +133,14 @@ class Driver:
         rates = device.take_due(self._now())
         await self._obey(emit)
         try:
-            looked = device.identity.due <= self._now()
-            if looked and await self._identify(device, emit):
+            if device.identity.due <= self._now() and await self._identify(device, emit):
                 rates = device.rates
             if not device.identity.is_known:
                 error = device.identity.error
                 readings += device.bad(device.point_ids, error, self._now(), self._at())
                 return f"{device.id} (unit {device.unit}): {error}."
             say = await self._ask_for(device, emit, device.blocks(rates, self._wire.worth(device.unit)), readings)
-            doubt = device.identity.is_doubted(readings) or device.counters.has_fallen(readings)
-            if doubt and not looked:
+            if device.identity.is_doubted(readings) or device.counters.has_fallen(readings):
                 doubted = readings.copy()
                 readings.clear()
                 if await self._identify(device, emit):
@@ -190,7 +188,7 @@ class Driver:
             device.counters.meet(nature.serials, self._at())
         if nature.layout != before.layout:
             device.turn()
-        if remark := device.identity.remark(before):
+        if remark := device.identity.remark():
             say = f"{device.id} {remark}."
             await self._tell(emit, [Event("nonconforming", device.id, self._at(), say)], Lane.EVENT)
         return is_news

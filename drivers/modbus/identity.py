@@ -77,6 +77,7 @@ class Identity:
         """When to ask next, loop time."""
         unknown = Verdict(Setting.UNKNOWN, "it was not asked yet")
         self.nature = Nature(unknown if self.is_asked else AS_WRITTEN)
+        self._remarked: WordOrder | None = None
         self._strange: set[PointId] = set()
 
     @property
@@ -120,11 +121,12 @@ class Identity:
             return field
         return replace(field, low_word_first=order == "little")
 
-    def remark(self, before: Nature) -> str:
-        """What a technician should know of how it is set, where that was otherwise; or ''."""
+    def remark(self) -> str:
+        """What a technician should know of how it is set, once; or ''."""
         order, name = self.nature.verdict.word_order, self._profile.profile.partition("/")[0]
-        if order == before.verdict.word_order:
+        if not self.is_known or order == self._remarked:
             return ""
+        self._remarked = order
         if order is None:
             return f"sends its words in the order of profile {name} again"
         first = "low" if order == "little" else "high"

@@ -100,6 +100,39 @@ async def test_a_meter_that_counts_in_mwh_says_nothing_until_it_counts_in_kwh() 
         assert values(street) == {slug: {None, value} for slug, value in EXACT.items()}
 
 
+async def test_what_is_set_wrong_for_a_while_is_not_said_to_be_turned_back() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        hold(street)
+        street.emulator.turn("a/m")
+        await street.seen(40, "a/m")
+        street.emulator.tell("a/m", 3, 0x1E, MWH[::-1])
+        street.emulator.set("a/m", "frequency", 500)
+        await street.until(lambda seen: seen.events[-1].kind == "device_fault")
+        street.emulator.set("a/m", "frequency", 50)
+        street.emulator.tell("a/m", 3, 0x1E, (0, 0))
+        await street.until(lambda seen: seen.events[-1].kind == "device_up")
+        assert [event.kind for event in street.recorder.events] == ["nonconforming", "device_fault", "device_up"]
+        assert values(street) == {slug: {None, value} for slug, value in EXACT.items()}
+
+
+async def test_it_may_be_turned_between_its_answer_and_its_values() -> None:
+    async with running(make_device("a/m", 1)) as street:
+        hold(street)
+        unit = street.emulator._by_id["a/m"]
+        read = unit.read
+
+        def turning(request: Any, now: float) -> Any:
+            if request.function == 4 and unit.read is turning:
+                unit.read = read  # type: ignore[method-assign]
+                unit.turn()
+            return read(request, now)
+
+        unit.read = turning  # type: ignore[method-assign]
+        await street.seen(60, "a/m")
+        assert unit.read is not turning
+        assert values(street) == {slug: {value} for slug, value in EXACT.items()}
+
+
 async def test_a_setting_is_asked_for_every_hour() -> None:
     async with running(make_device("a/m", 1, every="1min")) as street:
         await street.seen(40, "a/m")
