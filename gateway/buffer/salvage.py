@@ -42,24 +42,32 @@ class Salvaged:
 
 def quarantine(path: Path) -> Path:
     """Move a damaged file and its log aside; of this lane's, the newest QUARANTINES are kept."""
-    place = path.parent / "quarantine"
-    folder = place / f"{path.stem}-{secrets.token_hex(4)}"
+    folder = path.parent / "quarantine" / f"{path.stem}-{secrets.token_hex(4)}"
     make_folder(folder)
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(folder / part.name)
-    flush_names(folder)
-    flush_names(path.parent)
+    _move(path, folder)
     for old in _quarantines(path)[:-QUARANTINES]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
 def unfinished(path: Path) -> Path | None:
-    """Where a lane's file was moved to, while it has no other: its salvage was cut off."""
+    """Where a damaged file is, while there is no other in its place: a start was cut off that had to move it aside, or
+    to salvage it. A file and a log that are apart are brought together, as neither says anything without the other.
+    """
     aside = _quarantines(path)
-    return aside[-1] if aside and not path.exists() else None
+    if not aside or (path.exists() and (aside[-1] / path.name).exists()):
+        return None
+    _move(path, aside[-1])
+    return aside[-1]
+
+
+def _move(path: Path, folder: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(folder / part.name)
+    flush_names(folder)
+    flush_names(path.parent)
 
 
 def _quarantines(path: Path) -> list[Path]:

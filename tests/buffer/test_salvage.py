@@ -118,6 +118,24 @@ def test_a_salvage_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("moved", [(), ("-wal",), ("",), ("-wal", "")])
+def test_a_file_and_its_log_are_never_parted(tmp_path: Path, moved: tuple[str, ...]) -> None:
+    """A power cut in the middle of moving them aside: of the last records, all are in the log."""
+    file = written(tmp_path / "running.sqlite", grow=1024 * 1024)
+    aside = tmp_path / "quarantine" / "billing-0123"
+    aside.mkdir(parents=True)
+    for suffix in ("", "-wal"):
+        folder = aside if suffix in moved else tmp_path
+        shutil.copy(tmp_path / f"running.sqlite{suffix}", folder / f"billing.sqlite{suffix}")
+    file.close()
+    again = opened(tmp_path / "billing.sqlite")
+    assert again.quarantined == aside
+    assert sorted(held(again)) == list(range(11, RECORDS + 1))
+    assert again.epoch != file.epoch
+    again.close()
+
+
+@pytest.mark.fault
 def test_a_salvage_that_finds_no_room_is_taken_up_again_too(tmp_path: Path) -> None:
     path = tmp_path / "billing.sqlite"
     written(path).close()
