@@ -1,17 +1,14 @@
 """The two ends of a wire, each a process of its own, for bench/modbus.py: who answers, and who asks.
 
-_modbus.py --far tcp LISTENER | --far pty MASTER BAUD SECONDS
-_modbus.py --client NAME WHERE BAUD COUNT SECONDS     prints transactions, seconds and CPU seconds
+python -m bench._modbus --far tcp LISTENER | --far pty MASTER BAUD SECONDS
+python -m bench._modbus --client NAME WHERE BAUD COUNT SECONDS     prints transactions, seconds and CPU seconds
 """
-
-import sys
-
-sys.path.remove(sys.path[0])  # this folder: a file in it is called what the library pyserial is called
 
 import asyncio
 import os
 import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 

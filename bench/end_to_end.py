@@ -163,7 +163,7 @@ async def floor(devices: int, seconds: float) -> dict[str, object]:
             await stage.simulate()
             line = json.loads(stage.running.read_text())["links"]["line"]
             script = await asyncio.create_subprocess_exec(
-                sys.executable, str(ROOT / "bench" / "_floor.py"), str(line["port"]), str(devices),
+                sys.executable, "-m", "bench._floor", str(line["port"]), str(devices),
                 str(stage.broker.port), street.GATEWAY, stage.password, str(disk / "floor.sqlite"),
             )  # fmt: skip
             try:

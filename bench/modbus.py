@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from _modbus import MAIN, Figures, character, meters, settings  # it also takes this folder off the path
-
+from bench._modbus import MAIN, Figures, character, meters, settings
 from drivers import modbus
 from drivers.modbus.codec import Field
 from drivers.modbus.line import FAST, Line
@@ -43,7 +42,7 @@ def legal(count: int, baud: int, thinks: float, gap: float = 0.0) -> float:
 
 
 def far_end(*words: object, keep: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(HERE / "_modbus.py"), "--far", *map(str, words)]
+    command = [sys.executable, "-m", "bench._modbus", "--far", *map(str, words)]
     far = subprocess.Popen(command, pass_fds=[keep], stdout=subprocess.PIPE)
     assert far.stdout
     far.stdout.readline()
@@ -59,7 +58,8 @@ def client(name: str, where: str, baud: int, count: int, seconds: float, program
     else:
         command = [
             sys.executable,
-            str(HERE / "_modbus.py"),
+            "-m",
+            "bench._modbus",
             "--client",
             name,
             where,

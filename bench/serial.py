@@ -7,15 +7,12 @@ number of ports, and only the gateway's side is measured.
     python3 dev.py bench serial [--seconds 5]
 """
 
-import sys
-
-sys.path.remove(sys.path[0])  # this folder: the file is called what the library pyserial is called
-
 import argparse
 import asyncio
 import gc
 import os
 import resource
+import sys
 import time
 import tty
 from collections.abc import Mapping, Sequence

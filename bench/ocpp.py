@@ -5,7 +5,7 @@ means that the values are on disk, with the state that makes them known again. B
 the same aiohttp sockets, which checks the message against its schema, answers it and keeps nothing. Times are CPU
 seconds of the server's process, all threads; memory is resident set, per socket that has booted and is idle.
 
-    python3 dev.py bench chargers [--sockets 500] [--chargers 60] [--messages 50]
+    python3 dev.py bench ocpp [--sockets 500] [--chargers 60] [--messages 50]
 """
 
 import argparse
@@ -161,11 +161,9 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def started(kind: str, sockets: int) -> AsyncIterator[tuple[Server, str]]:
-    # -P: this file is called like the package.
-    command = [sys.executable, "-P", __file__, "--serve", kind, "--sockets", str(sockets)]
+    command = [sys.executable, "-m", "bench.ocpp", "--serve", kind, "--sockets", str(sockets)]
     pipe = asyncio.subprocess.PIPE
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     server = Server(process)
     try:
         yield server, await server.line()
