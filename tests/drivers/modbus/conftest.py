@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, type[asyncio.A
     """Seconds of waiting pass at once; the bytes still go over real sockets and ptys."""
     if item.path.name == "test_tls.py":  # a handshake with another thread takes what it takes
         return {"real": asyncio.SelectorEventLoop}
-    return {"jumping": PatientLoop if "no_harm" in item.name or "pty" in item.name else JumpingLoop}
+    has_pty = "pty" in item.name or (isinstance(item, pytest.Function) and '"pty"' in inspect.getsource(item.function))
+    return {"jumping": PatientLoop if has_pty else JumpingLoop}
 
 
 SELF_IDENTIFYING = modbus.Profile.model_validate(

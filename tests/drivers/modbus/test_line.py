@@ -331,21 +331,6 @@ async def test_a_line_that_is_never_quiet() -> None:
         await street.emulator.stop()
 
 
-async def test_one_silent_device_of_five_leaves_the_others_their_readings() -> None:
-    five = [make_device(f"d{n}/m", n, SELF_IDENTIFYING) for n in range(1, 6)]
-    async with running(*five, wire="rtu-over-tcp") as street:
-        await street.seen(24, "d5/m")
-        street.emulator.fault("d1/m", "silent")
-        await street.until(lambda r: bool(r.events))
-        loop = asyncio.get_running_loop()
-        started, before = loop.time(), {n: street.good(f"d{n}/m") for n in range(2, 6)}
-        await asyncio.sleep(115)  # one probe in it
-        for n, had in before.items():
-            polls = (street.good(f"d{n}/m") - had) / 12
-            assert polls >= 0.95 * (loop.time() - started)
-        assert street.wrong() == []
-
-
 @pytest.mark.parametrize(
     ("baud", "gap", "turnaround", "registers"),
     [("9600", 0.0, 0.04, 29), ("9600", 0.0, 0.0, 10), ("115200", 0.0, 0.04, 257), ("9600", 0.06, 0.04, 56)],
