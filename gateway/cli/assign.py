@@ -2,10 +2,13 @@
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
 
 from drivers.modbus import Profile
 from drivers.modbus.assign import move
@@ -161,8 +164,17 @@ class _Ask:
 async def _answers() -> AsyncIterator[_Ask]:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    source = _source()
+    same = os.dup(source.fileno())  # the transport closes the file at its end
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), source)
     try:
         yield _Ask(lines)
     finally:
         transport.close()
+        os.set_blocking(same, True)
+        os.close(same)
+
+
+def _source() -> IO[Any]:
+    """A terminal opened anew: the shell's own descriptor must not be left without blocking."""
+    return Path(os.ttyname(sys.stdin.fileno())).open("rb", buffering=0) if sys.stdin.isatty() else sys.stdin

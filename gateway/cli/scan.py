@@ -117,8 +117,11 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
         if is_fixed:
             factory = {own: sorted({unit for each in factory.values() for unit in each})}
         else:
-            factory = {own: factory.get(own, [1])} | factory
+            factory = {own: [1] if 1 in units else []} | factory
         rest = [] if args.quick else [own] if is_fixed else [own, *(each for each in settings(profiles) if each != own)]
+
+        if args.quick and not any(factory.values()):
+            raise ConfigError(f"No new meter has an address among {args.units}. Leave --quick away.")
 
         async def tell(told: Step | Found) -> None:
             if isinstance(told, Step):

@@ -82,6 +82,7 @@ def test_two_new_meters_with_one_address_get_their_own(line: Line, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_nobody_says_yes(line: Line, tmp_path: Path) -> None:
     typed = Typed(line.port, "11", state=tmp_path)
     typed.until("Connect the meter")
@@ -103,6 +104,7 @@ def test_an_address_that_is_taken_is_not_given_twice(line: Line, tmp_path: Path)
     assert sorted(line.emulator._units) == [1, 11]
 
 
+@pytest.mark.slow
 def test_a_meter_that_is_set_at_its_keys_only_is_waited_for(tmp_path: Path) -> None:
     with line_of(meter(1, "abb-b23")) as line:
         typed = Typed(line.port, "5", "--count", "1", state=tmp_path)

@@ -44,6 +44,7 @@ def flags(tmp_path: Path, units: str = "1-4") -> list[str]:
     return ["--units", units, "--baud", "115200", "--timeout", "100ms", *state]
 
 
+@pytest.mark.slow
 def test_every_meter_is_named_and_ready_to_be_written_down(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,12 +83,18 @@ def test_a_line_without_a_sound_says_what_to_check(
     assert "line: not one byte. Check power, swap A and B." in capsys.readouterr().err
 
 
+def test_a_quick_look_where_no_new_meter_can_be_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "tcp://127.0.0.1:1", "--quick", *flags(tmp_path, "5-9")]) == 2
+    assert "No new meter has an address among 5-9." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("units", ["0-3", "5-2", "1-300", "some"])
 def test_what_are_no_units_is_said(units: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "tcp://127.0.0.1:1", *flags(tmp_path, units)]) == 2
     assert "are no unit ids" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_beside_a_gateway_its_link_is_borrowed_and_polled_again(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
