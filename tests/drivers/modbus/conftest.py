@@ -31,7 +31,7 @@ class PatientLoop(JumpingLoop):
     """A pty's bytes go through a kernel thread, which a busy machine lets wait."""
 
     def __init__(self) -> None:
-        super().__init__(grace=0.02)
+        super().__init__(grace=0.05)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, type[asyncio.AbstractEventLoop]]:
