@@ -9,6 +9,7 @@ from drivers.modbus.frames import NoAnswer, Refused
 from drivers.modbus.identify import Match
 from drivers.modbus.inquiry import Candidates, Inquiry, Question
 from drivers.modbus.settings import Profile
+from gateway.errors import LinkError
 
 UNITS = range(1, 248)
 FORMATS = ("8N1", "8E1", "8N2", "8O1")
@@ -65,19 +66,25 @@ async def scan(
 ) -> None:
     """First the `factory` units of each setting, then all `units` at each of `rest`; where somebody answered, first.
 
-    LinkError: there is no wire. When it is cancelled, the wire is closed.
+    A setting that the port does not have is passed over. LinkError: there is no wire. When it is cancelled, the wire
+    is closed.
     """
     total = sum(len(each) for each in factory.values()) + sum(
         len([unit for unit in units if unit not in factory.get(serial, ())]) for serial in rest
     )
     done = 0
     lively: list[str] = []
+    opened: list[str] = []
     asked = {serial: set(each) for serial, each in factory.items()}
 
     async def sweep(serial: str, wanted: Sequence[int]) -> None:
         nonlocal done
         wire, candidates = wire_at(serial), Candidates(profiles, serial)
         try:
+            if not await _opens(wire, wire_at, opened):
+                done += len(wanted)
+                return
+            opened.append(serial)
             for unit in wanted:
                 await tell(Step(serial, unit, done, total))
                 done += 1
@@ -88,9 +95,27 @@ async def scan(
             wire.close()
 
     for serial, wanted in factory.items():
-        await sweep(serial, wanted)
+        if wanted:
+            await sweep(serial, wanted)
     for serial in sorted(rest, key=lambda each: each not in lively):
-        await sweep(serial, [unit for unit in units if unit not in asked.get(serial, ())])
+        if wanted := [unit for unit in units if unit not in asked.get(serial, ())]:
+            await sweep(serial, wanted)
+
+
+async def _opens(wire: Wire, wire_at: Callable[[str], Wire], opened: Sequence[str]) -> bool:
+    """False where the port does not have this setting. LinkError: it is not there at all, or no longer."""
+    try:
+        await wire.open()
+    except LinkError:
+        if not opened:
+            raise
+        again = wire_at(opened[0])
+        try:
+            await again.open()
+        finally:
+            again.close()
+        return False
+    return True
 
 
 async def look(wire: Wire, serial: str, unit: int, candidates: Candidates) -> Found | None:

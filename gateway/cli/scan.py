@@ -15,7 +15,7 @@ from drivers.modbus.inquiry import Candidates
 from drivers.modbus.scan import UNITS, Found, Step, factory_settings, look, scan, settings
 from gateway.cli import wire
 from gateway.cli.plausible import Verdict, judge
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, LinkError
 
 UNLIKELY = (246, 241, 235)
 """Addresses that no street gives to three meters."""
@@ -98,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
         print("\nInterrupted; the line is free again.", file=sys.stderr)
         _report(args, args.wire, meters)
         return 130
+    except LinkError as error:
+        print(error, file=sys.stderr)
+        _report(args, args.wire, meters)
+        return 3
     _report(args, name, meters)
     if not meters:
         print(f"{name}: not one byte. Check power, swap A and B.", file=sys.stderr)

@@ -41,6 +41,7 @@ class Beside:
         return self.do(whole())
 
     def close(self) -> None:
+        self.do(asyncio.sleep(0.02))  # what has been closed here still hears of it
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

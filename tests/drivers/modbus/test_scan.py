@@ -14,6 +14,7 @@ from drivers.modbus.emulator import Emulator
 from drivers.modbus.inquiry import Candidates, Inquiry
 from drivers.modbus.scan import Found, Step, factory_settings, look, scan, settings
 from gateway import load, profile
+from gateway.errors import LinkError
 from gateway.testing import Recorder, make_link
 
 from .conftest import PROFILES, SELF_IDENTIFYING, WIRES, make_device, make_settings
@@ -38,6 +39,9 @@ class Deaf:
     def __init__(self, wire: Any) -> None:
         self.wire = wire
         self.close = wire.close
+
+    async def open(self) -> None:
+        await self.wire.open()
 
     async def read(self, unit: int, *question: int) -> list[int]:
         words: list[int] = await self.wire.read(unit + 100, *question)
@@ -147,6 +151,35 @@ async def test_factory_settings_come_first_and_lively_speeds_before_silent_ones(
         assert [(step.serial, step.unit) for step in bench.steps] == [
             ("9600 8N1", 1), ("19200 8E1", 1), ("19200 8E1", 2), ("9600 8N1", 2),
         ]  # fmt: skip
+
+
+class Unset:
+    """A port that does not have this setting."""
+
+    async def open(self) -> None:
+        raise LinkError("It cannot be set so.")
+
+    def close(self) -> None: ...
+
+
+async def test_a_setting_that_the_port_does_not_have_is_passed_over() -> None:
+    async with Bench([make_device("a/m", 1, meters()[0])], "rtu-over-tcp") as bench:
+
+        def wire_at(serial: str) -> Any:
+            return Unset() if serial == "1200 8O1" else bench.wire_at(serial)
+
+        await scan(wire_at, meters(), {}, ["9600 8N1", "1200 8O1", "19200 8N1"], [1], bench.tell)
+        assert [each.serial for each in bench.found] == ["9600 8N1", "19200 8N1"]
+        with pytest.raises(LinkError):
+            await scan(wire_at, meters(), {}, ["1200 8O1", "9600 8N1"], [1], bench.tell)
+
+
+async def test_a_port_that_is_gone_ends_the_scan() -> None:
+    async with Bench([make_device("a/m", 1, meters()[0])], "rtu-over-tcp") as bench:
+        wires = iter([bench.wire_at("9600 8N1"), Unset(), Unset()])
+        with pytest.raises(LinkError):
+            await scan(lambda _: next(wires), meters(), {}, ["9600 8N1", "19200 8N1"], [1], bench.tell)
+        assert [each.serial for each in bench.found] == ["9600 8N1"]
 
 
 async def test_a_cancelled_scan_closes_its_wire_and_the_next_is_right(shared: Bench) -> None:
