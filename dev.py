@@ -323,6 +323,9 @@ def bench(arguments: Sequence[str]) -> int:
         script = ROOT / "bench" / f"{arguments[0]}.py"
         if not script.exists():
             stop(f"there is no bench/{arguments[0]}.py; python3 dev.py bench lists what there is", 2)
+        lacking = need_mosquitto()
+        if lacking:
+            stop(lacking)
         os.chdir(ROOT)
         # As a module: a script's own folder would come first on its path, and bench/serial.py is called like pyserial.
         become(PYTHON, "-m", f"bench.{script.stem}", *arguments[1:])
