@@ -90,7 +90,8 @@ async def _lane(buffer: Buffer, name: Lane, promise: Promise) -> list[Fault]:
     if missing:
         found.append(Fault(LOST, f"{name}: {sorted(missing)[:5]} of {promise}"))
     state = buffer.state("writer/").get(f"{name}/last") or 0
-    if state != lane.head - 1:
+    # A lane that was moved aside, a fault of its own, begins at a far number and without a state.
+    if state != lane.head - 1 and not lane.quarantined:
         found.append(Fault(WRONG, f"{name}: the state says {state}, the records end at {lane.head - 1}"))
     return found
 
