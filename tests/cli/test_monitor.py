@@ -132,6 +132,8 @@ def test_a_sensor_that_only_answers_is_asked_at_its_address(capsys: pytest.Captu
 def test_it_sums_up_when_it_is_interrupted() -> None:
     with speaking(SDS011[:10]) as port:
         words = [sys.executable, "-m", "gateway", "monitor", "--raw", port, "--profile", "nova-sds011"]
+        # What a shell starts in the background ignores SIGINT, and its children inherit that.
+        words = ["env", "--default-signal=INT", *words]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout
             while "pm25" not in process.stdout.readline():

@@ -187,7 +187,8 @@ def test_ctrl_c_ends_it_with_what_was_found_and_a_clean_line(
     line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scanning = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "scan", line.port, *flags(tmp_path, "1-247")],
+        # What a shell starts in the background ignores SIGINT, and its children inherit that.
+        ["env", "--default-signal=INT", sys.executable, "-m", "gateway", "scan", line.port, *flags(tmp_path, "1-247")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
