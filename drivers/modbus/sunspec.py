@@ -74,12 +74,16 @@ def layouts() -> Sequence[Layout]:
 
 
 def layout(models: Sequence[int]) -> Layout:
-    """The one that all these models have. Mistake: they are not known, or not alike."""
-    for one in layouts():
-        if models and set(models) <= set(one.models):
-            return one
-    known = "; ".join(", ".join(map(str, one.models)) for one in layouts())
-    raise Mistake("bad_value", f"the models {list(models)} have no common layout", f"Known are {known}.", ("sunspec",))
+    """What all these models have at one place. Mistake: they are not known, or not of one length."""
+    found = [one for one in layouts() if set(one.models) & set(models)]
+    known = sorted(model for one in found for model in one.models)
+    if not models or not set(models) <= set(known) or len({one.length for one in found}) > 1:
+        every = ", ".join(str(model) for one in layouts() for model in one.models)
+        why = f"the models {list(models)} have no common layout"
+        raise Mistake("bad_value", why, f"Known are {every}; those of one length go together.", ("sunspec",))
+    first, *others = (one.points for one in found)
+    shared = {name: point for name, point in first.items() if all(one.get(name) == point for one in others)}
+    return Layout(models, found[0].length, shared)
 
 
 def common(texts: Mapping[str, str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from drivers import modbus
 from drivers.modbus import sunspec
 from drivers.modbus.codec import decode
-from gateway import profile
+from gateway import document, profile
 from gateway.diagnostic import Mistake
 
 from .conftest import PROFILES, Street, make_device, running
@@ -23,6 +24,7 @@ METER: Any = profile.load(PROFILES / "sunspec-meter.yaml", lambda _: modbus.Prof
 INVERTER: Any = profile.load(PROFILES / "sunspec-inverter.yaml", lambda _: modbus.Profile)
 SUNS = [0x5375, 0x6E53]
 METERS = (203, 201, 202, 204)
+COMMON_WRITTEN, *WHOLE = document.read(Path(__file__).with_name("sunspec.yaml")).tree
 
 
 def walked(registers: Mapping[int, int], models: Sequence[int] = METERS) -> tuple[sunspec.Place, list[Any]]:
@@ -64,6 +66,39 @@ def test_the_layouts_are_whole() -> None:
             if "scale" in point:
                 assert layout.points[point["scale"]]["type"] == "sunssf"
         assert at == layout.length == len(layout.rest())
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=lambda one: one["model"])
+def test_what_the_alliance_s_own_library_writes_is_read(whole: Any) -> None:
+    """Of each model: every point that the library was given, and nothing that it was not."""
+    model, given = int(whole["model"]), {name: float(value) for name, value in whole["says"].items()}
+    words = [int(word, 16) for word in whole["registers"]]
+    place, _ = walked(laid(40000, COMMON, words, END), [model])
+    assert (place.model, place.length, place.serial) == (model, len(words) - 2, "SN-4711")
+    name = "sunspec-meter" if model in METERS else "sunspec-inverter"
+    written = document.read(PROFILES / f"{name}.yaml").tree["points"]
+    for slug, field in (METER if model in METERS else INVERTER).fields():
+        point, sign = written[slug]["sunspec"], -1 if "sign" in written[slug] else 1
+        value, reason = decode(sunspec.located(field, 0, model, place.length), words[: field.width])
+        if point not in given:
+            assert (value, reason) == (None, "absent"), slug
+        elif point == "St":
+            assert value == "mppt"
+        else:
+            assert value == pytest.approx(sign * given[point] / (100 if point == "PF" else 1)), slug
+
+
+def test_the_common_model_is_as_the_alliance_s_own_library_writes_it() -> None:
+    texts = {name: str(text) for name, text in COMMON_WRITTEN["says"].items()}
+    written = [int(word, 16) for word in COMMON_WRITTEN["registers"]]
+    assert sunspec.common(texts)[:-1] == written[:-1]  # but for the pad, of which nothing is said
+
+
+def test_phases_have_one_name_in_201_and_another_in_its_siblings() -> None:
+    assert "PPVphAB" in sunspec.layout([201]).points
+    assert "PhVphAB" in sunspec.layout([202, 203, 204]).points
+    assert not {"PPVphAB", "PhVphAB"} & set(sunspec.layout([201, 203]).points)
+    assert sunspec.layout([201, 203]).points["PPV"] == sunspec.layout([203]).points["PPV"]
 
 
 @pytest.mark.parametrize("base", [40000, 50000, 0])
