@@ -1,13 +1,15 @@
 """Plays the far end of a Modbus link: any profiles, backwards through the codec, with faults on command.
 
-Modbus TCP is served here, a line by bus.py.
+Modbus TCP is served here, with TLS or without; a line by bus.py.
 """
 
 import asyncio
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from drivers.modbus import frames, identify, sunspec
 from drivers.modbus.bus import Bus, LineFault
@@ -17,7 +19,11 @@ from drivers.modbus.frames import EVERYBODY, WRITE_SEVERAL, Request
 from drivers.modbus.kinds import ACCUMULATORS
 from drivers.modbus.scenario import Day
 from drivers.modbus.settings import DeviceSettings, Place, Profile, Settings
+from gateway.errors import ConfigError
 from gateway.model import Device
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 Fault = LineFault | Literal[
     "exception_1", "exception_2", "exception_3", "exception_4", "exception_6", "exception_11", "silent", "late",
@@ -157,14 +163,16 @@ class Emulator:
         settings: Settings,
         devices: Sequence[Device],
         address: str | None = None,
-        secret: Callable[[str], str] | None = None,  # noqa: ARG002 - Modbus has no keys
+        secret: Callable[[str], str] | None = None,
     ) -> None:
         assert address is None
-        self._settings = settings
+        self._settings, self._secret = settings, secret
         self._devices = devices
         self._units: dict[int, _Unit] = {}
         self._by_id: dict[str, _Unit] = {}
         self._server: asyncio.Server | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        """Holds the certificate that it shows."""
         self.bus = None if settings.host else Bus(settings, self._answer_on_line, TURNAROUND)
         self._open: set[asyncio.StreamWriter] = set()
         self._spoken = b""
@@ -172,14 +180,30 @@ class Emulator:
         self.connections = 0
 
     async def start(self, port: int = 0) -> Mapping[str, str]:
-        """Listen on 127.0.0.1 (`port` 0 is any free one), or on a pty where the link has a device file."""
+        """Listen on 127.0.0.1 (`port` 0 is any free one), or on a pty where the link has a device file.
+
+        ConfigError: with TLS, there is no certificate to be had.
+        """
         for device in self._devices:
             if device.id not in self._by_id:
                 self.connect(device)
         if self.bus:
             return await self.bus.start(port)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        return {"host": "127.0.0.1", "port": str(self._server.sockets[0].getsockname()[1])}
+        context, trusted = await self._certified() if self._settings.tls else (None, {})
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context)
+        return {"host": "127.0.0.1", "port": str(self._server.sockets[0].getsockname()[1]), **trusted}
+
+    async def _certified(self) -> tuple["SSLContext", Mapping[str, str]]:
+        """What it shows, and the setting by which the gateway trusts that."""
+        from drivers.modbus import tls
+
+        self._folder = tempfile.TemporaryDirectory(prefix="lampione-")
+        try:
+            context, shown = await tls.far_end(self._settings, self._secret, Path(self._folder.name))
+        except ConfigError:
+            self._folder.cleanup()
+            raise
+        return context, {"ca": str(shown)}
 
     def connect(self, device: Device) -> None:
         """One more device is on the line."""
@@ -203,6 +227,8 @@ class Emulator:
                 writer.transport.abort()
             await self._server.wait_closed()
             self._server = None
+        if self._folder:
+            self._folder.cleanup()
 
     def produced(self) -> Mapping[str, int]:
         """Point values answered so far, by device id."""

@@ -1,4 +1,4 @@
-"""`lampione simulate --scenario`: what happens at the chargers of a link is a file."""
+"""`lampione simulate`: the site that it writes finds the emulators; `--scenario`: what happens at a link is a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from gateway import load
 from gateway.cli import main
 from gateway.simulate import Simulation
-from gateway.site import Credentials
+from gateway.site import Credentials, resolver
 from gateway.site import load as read_site
-from gateway.testing import Recorder
+from gateway.testing import Recorder, make_link
+from tests.drivers.modbus.test_tls import OURS
 from tests.drivers.ocpp.chargers import gateway, make_settings, of
 
 if TYPE_CHECKING:
@@ -71,3 +72,29 @@ async def test_the_chargers_of_a_link_play_their_scenario(site: Path, tmp_path: 
         playing.cancel()
         await asyncio.wait([playing])
     assert of(recorder, "connector_fault")[0].more["error"] == "Error"
+
+
+@pytest.mark.needs("openssl")
+async def test_a_meter_with_tls_is_played_and_trusted(tmp_path: Path) -> None:
+    """The site file names the true meter's authority and its name; both sides show a certificate."""
+    site, out = tmp_path / "site.yaml", tmp_path / "running.yaml"
+    site.write_text(
+        "version: 1\ngateway: {id: cab-017, tenant: milan}\nlinks:\n  line: {driver: modbus, host: 10.0.0.7, tls: true,"
+        " ca: meters-ca.pem, server_name: meter-7, certificate: secret, key: secret}\nassets:\n  here: {devices: "
+        "{feeder: {link: line, profile: eastron-sdm630, address: 1}}}\nuplinks: {city: {uplink: file, path: out}}\n"
+    )
+    credentials = Credentials.beside(site)
+    for key, text in OURS.items():
+        credentials.write(f"links.line.{key}", text)
+    simulation = Simulation(read_site(site), credentials, tmp_path / "addresses.json")
+    await simulation.start(out)
+    playing = asyncio.create_task(simulation.run())
+    found, recorder = read_site(out), Recorder()
+    link = found.links["line"]
+    secrets = {key: resolver(found, "links.line", credentials)(key) for key in OURS}
+    driver = load.driver_class("modbus")(make_link(link.settings, link.devices, recorder, secrets=secrets))
+    polling = asyncio.create_task(driver.run(recorder))
+    await recorder.until(lambda seen: any(r.point == "cab-017/feeder/power" and r.value for r in seen.readings))
+    polling.cancel()
+    playing.cancel()
+    await asyncio.wait([polling, playing])

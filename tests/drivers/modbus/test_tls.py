@@ -1,4 +1,7 @@
-"""Modbus/TCP Security against pymodbus's server: who is trusted, who is shown, and what is said when it fails."""
+"""Modbus/TCP Security against pymodbus's server: who is trusted, who is shown, and what is said when it fails.
+
+And against our emulator, which makes its own certificate.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pymodbus.server import ModbusTcpServer, ModbusTlsServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from drivers.modbus.driver import Driver
+from drivers.modbus.emulator import Emulator
 from drivers.modbus.frames import NoAnswer
 from drivers.modbus.tcp import Tcp
 from drivers.modbus.tls import context
@@ -175,3 +179,52 @@ async def test_a_secret_that_is_missing_is_the_integrators() -> None:
 )
 def test_the_port_of_modbus_tcp_security(keys: dict[str, str], port: int) -> None:
     assert make_settings({"host": "h", **keys}).endpoint == ("h", port)
+
+
+@asynccontextmanager
+async def emulated(**keys: Any) -> AsyncIterator[Mapping[str, str]]:
+    """What the site file of a link with `keys` must say to find the emulated device."""
+    device = make_device("a/m", 1, SELF_IDENTIFYING)
+    written = {"host": "10.0.0.7", "tls": "true", **keys}
+    emulator = Emulator(make_settings(written), [device], None, OURS.__getitem__)
+    where = await emulator.start()
+    for slug, place in SELF_IDENTIFYING.points.items():
+        emulator.set("a/m", slug, place.addr)
+    try:
+        yield {**written, **where}
+    finally:
+        await emulator.stop()
+    with pytest.raises(LinkError, match="is not there"):
+        context(make_settings({**written, **where}), OURS.__getitem__)
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize("name", [{}, {"server_name": "meter-7"}, {"server_name": "10.0.0.7"}])
+@pytest.mark.parametrize("own", [{}, {"certificate": "secret", "key": "secret"}], ids=["nobody's", "ours"])
+async def test_an_emulated_device_is_trusted_by_the_certificate_that_it_names(
+    name: dict[str, str], own: dict[str, str]
+) -> None:
+    async with emulated(**name, **own) as where:
+        values = await polled(int(where["port"]), OURS, **{key: where[key] for key in ("ca", *name, *own)})
+    assert {(f"r{n}", n) for n in (*range(8), *range(40, 44))} <= set(values)
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize("shown", [None, "broker"], ids=["none", "another"])
+async def test_an_emulated_device_takes_only_the_gateways_certificate(shown: str | None) -> None:
+    """Of one authority with it, and still not it."""
+    keys = {"certificate": "secret", "key": "secret"} if shown else {}
+    other = {"certificate": (PEM / "broker.pem").read_text(), "key": (PEM / "broker-key.pem").read_text()}
+    async with emulated(certificate="secret", key="secret") as where:
+        settings = make_settings({"host": "127.0.0.1", "tls": "true", "port": where["port"], "ca": where["ca"], **keys})
+        tcp = Tcp(*settings.endpoint, 5.0, tls=partial(context, settings, other.__getitem__))
+        with pytest.raises((LinkError, NoAnswer), match=r"refuses our certificate|ended TLS without an answer"):
+            await tcp.read(1, 4, 0, 4)
+        tcp.close()
+
+
+async def test_without_openssl_no_device_with_tls_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=r"Type: apt install openssl\."):
+        async with emulated():
+            pass
