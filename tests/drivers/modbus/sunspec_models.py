@@ -20,8 +20,8 @@ RELEASE = "pysunspec2 1.3.7"
 MODELS = (1, 101, 102, 103, 201, 202, 203, 204)
 TARGET = Path(__file__).resolve().parents[3] / "config" / "sunspec" / "models.yaml"
 HEAD = """\
-# The SunSpec models that are walked to. Written by tests/drivers/modbus/sunspec_models.py from the Alliance's own files:
-# do not edit. An offset counts from the first register behind the model's id and length. Models of one layout are one.
+# The SunSpec models that are walked to. Written by tests/drivers/modbus/sunspec_models.py from the Alliance's files: do
+# not edit. An offset counts from the first register behind the model's id and length. Models of one layout are one.
 # Facts (c) SunSpec Alliance, Apache-2.0.
 """
 HEADING = 2
