@@ -1,1 +1,1 @@
-"""What the gateway's /etc folder holds, and the catalogue of profiles; no code. Read by importlib.resources."""
+"""What the gateway's /etc folder holds, and the catalogue of profiles; no code."""

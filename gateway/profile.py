@@ -4,13 +4,13 @@ The head and the meaning of points are here; each driver subclasses `Profile` an
 wire facts (`drivers/<name>/settings.py`). The author states the device's own unit, code converts.
 """
 
-import importlib.resources
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import StringConstraints, model_validator
 
+import config
 from gateway import document
 from gateway.document import Document, DocumentError, Mistake
 from gateway.fields import Amount, Duration, Slug, Written
@@ -169,8 +169,7 @@ Finder = Callable[[str], Document]
 
 
 def shipped_profiles() -> Path:
-    with importlib.resources.as_file(importlib.resources.files("config")) as folder:
-        return folder / "profiles"
+    return Path(config.__file__).parent / "profiles"
 
 
 def load(path: Path, model_of: Callable[[str], type[Profile]]) -> Profile:

@@ -7,13 +7,13 @@ length of its model, and is no value where they are others.
 Source: SunSpec device information model; the layouts in config/sunspec, which name theirs.
 """
 
-import importlib.resources
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import config
 from drivers.modbus.codec import Field, Special
 from gateway import document
 from gateway.document import Mistake
@@ -66,8 +66,7 @@ class Place:
 
 @cache
 def layouts() -> Sequence[Layout]:
-    with importlib.resources.as_file(importlib.resources.files("config")) as folder:
-        tree: Any = document.read(Path(folder) / "sunspec" / "models.yaml").tree
+    tree: Any = document.read(Path(config.__file__).parent / "sunspec" / "models.yaml").tree
     return [
         Layout([int(model) for model in one["models"]], int(one["length"]), one["points"]) for one in tree["layouts"]
     ]
