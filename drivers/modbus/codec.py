@@ -17,7 +17,6 @@ from gateway.model import Reason
 __all__ = ["WIDTH", "Field", "Kind", "Special", "decode", "decode_at", "encode", "lay", "precision", "same"]
 
 _F32 = LAYOUT[Kind.F32]
-_FLOATS = (Kind.F32, Kind.F64, Kind.PF4Q)
 MOST_DIGITS = 10
 """A scale register says at most 10^10 and at least 10^-10 (SunSpec); anything else is no scale."""
 
@@ -100,11 +99,13 @@ def decode_at(field: Field, block: bytes, start: int) -> tuple[int | float | str
         block, start = _turned(block[start : start + 2 * field.width]), 0
     if field.invalid and int.from_bytes(block[start : start + 2 * field.width], "big") in field.invalid:
         return None, Reason.ABSENT
-    number: int | float = LAYOUT[field.kind].unpack_from(block, start)[0]
-    if field.kind in _FLOATS and not math.isfinite(number):
-        return None, Reason.NOT_A_NUMBER
-    if field.kind is Kind.F32:
-        number = _shortest(number)
+    layout = LAYOUT[field.kind]
+    number: int | float = layout.unpack_from(block, start)[0]
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            return None, Reason.NOT_A_NUMBER
+        if layout is _F32:
+            number = _shortest(number)
     return _meant(field, number)
 
 
@@ -222,10 +223,12 @@ def _raw(field: Field, special: Special, block: bytes, start: int) -> tuple[int 
 
 
 def _meant(field: Field, number: float) -> tuple[int | float | None, Reason | None]:
-    number = _times(number, field.scale, 0)
+    if field.scale != 1:
+        number = _times(number, field.scale, 0)
     if not field.low <= number <= field.high:
         return None, Reason.OUT_OF_RANGE
-    number = _times(number, field.factor, field.offset)
+    if field.factor != 1 or field.offset != 0:
+        number = _times(number, field.factor, field.offset)
     return (number, None) if math.isfinite(number) else (None, Reason.NOT_A_NUMBER)
 
 
@@ -253,8 +256,8 @@ def _times(number: float, factor: float, offset: float) -> int | float:
 def _shortest(number: float) -> float:
     """The decimal with the fewest digits, from seven, that is this 32-bit float; nine suffice (IEEE 754, 5.12.2)."""
     raw = _F32.pack(number)
-    for digits in (7, 8):
-        short = float(f"{number:.{digits}g}")
+    for digits in ("%.7g", "%.8g"):
+        short = float(digits % number)
         if abs(short) <= 3.4028235e38 and _F32.pack(short) == raw:
             return short + 0.0
     return float(f"{number:.9g}")

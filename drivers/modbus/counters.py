@@ -31,6 +31,10 @@ class _Counter:
     is_new: bool = False
     """The next value is another meter's."""
 
+    def stands_at(self, value: float) -> bool:
+        """Whether that is no news."""
+        return value == self.last and self.fallen is None and not self.is_new
+
 
 @dataclass(slots=True)
 class Counters:
@@ -99,7 +103,7 @@ class Counters:
         self._judged = {}
         for reading in readings:
             counter = self._counters.get(reading.point)
-            if counter and isinstance(reading.value, int | float):
+            if counter and isinstance(reading.value, int | float) and not counter.stands_at(reading.value):
                 self._judged[reading.point], reading, event = _judge(counter, reading, reading.value, self.device)
                 events += [event] if event else []
             told.append(reading)

@@ -61,7 +61,8 @@ class Polled:
         self._excluded: dict[str, float] = {}
         """Fields that no request holds, and until when: the device does not have them."""
         self._plans: dict[tuple[float, ...], list[Block]] = {}
-        self._origin: float | None = None
+        self._longer: dict[Block, Block] = {}
+        """What is asked instead of a planned block where the last answer was as long."""
         self._worth = 0
         self._asked: dict[int, int] = {}
         """By function: how many registers were asked for last."""
@@ -78,13 +79,11 @@ class Polled:
         self._fields = [pair for rate in self.rates for pair in rate.fields]
         self._exclude(self._excluded)
 
-    def take_due(self, now: float) -> list[Rate]:
-        """What to read now. Deadlines that were missed are not made up for."""
-        if self._origin is None:
-            self._origin = now
+    def take_due(self, now: float, began: float) -> list[Rate]:
+        """What to read now. Deadlines are counted from `began`; those that were missed are not made up for."""
         due = [rate for rate in self.rates if rate.due <= now + 0.001]
         for rate in due:
-            rate.due = self._origin + (math.floor((now + 0.001 - self._origin) / rate.every) + 1) * rate.every
+            rate.due = began + (math.floor((now + 0.001 - began) / rate.every) + 1) * rate.every
         self.due = min(rate.due for rate in self.rates)
         if any(until <= now for until in self._excluded.values()):
             self._exclude({slug: until for slug, until in self._excluded.items() if until > now})
@@ -94,11 +93,12 @@ class Polled:
     def blocks(self, due: Iterable[Rate], worth: int) -> list[Block]:
         """The questions that read it; `worth`: see plan.plan."""
         if worth != self._worth:
-            self._plans, self._worth = {}, worth
+            self._plans, self._longer, self._worth = {}, {}, worth
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
             fields = [pair for rate in due for pair in rate.fields if pair[0] not in self._excluded]
             self._plans[key] = plan(fields, self._limits, worth)
+            self._longer |= {block: self._lengthened(block, {block.count}) for block in self._plans[key]}
         return self._plans[key]
 
     def as_asked(self, block: Block, now: float) -> Block:
@@ -116,6 +116,13 @@ class Polled:
         return len(block.fields) > 1 and self._varied(block, lost).count in lost
 
     def _varied(self, block: Block, taken: set[int]) -> Block:
+        if block.count not in taken:
+            return block
+        if len(taken) == 1 and block in self._longer:
+            return self._longer[block]
+        return self._lengthened(block, taken)
+
+    def _lengthened(self, block: Block, taken: set[int]) -> Block:
         # What asks who the device is has no fields, and may be answered only by itself.
         return lengthened(block, self._there, self._limits, taken) if block.fields else block
 
@@ -131,6 +138,7 @@ class Polled:
     def refuses_more(self, block: Block, asked: Block) -> None:
         """`block` was refused in a longer request."""
         self.lesson.refused_more(block, asked, self._limits)
+        self._longer = {}
 
     def learn(self, now: float) -> None:
         """The poll is over."""
@@ -139,15 +147,17 @@ class Polled:
             self._exclude(excluded)
 
     def _exclude(self, excluded: dict[str, float]) -> None:
-        self._excluded, self._plans = excluded, {}
+        self._excluded, self._plans, self._longer = excluded, {}, {}
         lacking = tuple((field.fc, field.addr, field.end - 1) for slug, field in self._fields if slug in excluded)
         self._there = [pair for pair in self._fields if pair[0] not in excluded]
         self._limits.forbidden = (*self.profile.limits().forbidden, *lacking)
 
-    def good(self, slugs: Iterable[str]) -> None:
-        for slug in slugs:
-            self._said.pop(slug, None)
-            self._refused.discard(slug)
+    def good(self, block: Block) -> None:
+        """What it holds has values."""
+        if self._said or self._refused:
+            for slug in block.slugs:
+                self._said.pop(slug, None)
+                self._refused.discard(slug)
 
     def bad(self, slugs: Iterable[str], error: DeviceError, now: float, at: int) -> list[Reading]:
         """Readings without a value, for those that have not said so lately."""

@@ -49,6 +49,8 @@ class Driver:
         self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
         self._up = self._leaving = False
+        self._began = 0.0
+        """Since when there is polling: what is due together is asked for together, at one waking."""
         self._started = 0.0
         """When the last question was put."""
 
@@ -64,6 +66,7 @@ class Driver:
                 await asyncio.sleep(LOOK_AGAIN)
             await self._wire.open()
             self._up = True
+            self._began = self._began or self._now()
             for device in self._devices:
                 device.start_over()
             while not self._leaving:
@@ -92,22 +95,25 @@ class Driver:
         return await put.done
 
     async def _turn(self, emit: Emit) -> None:
-        """One poll, the orders that wait, or a nap."""
+        """Everybody who is due, the one that waits longest first; else the orders that wait, or a nap."""
         now = self._now()
-        device = min(self._devices, key=_DUE, default=None)
-        due = min(device.due if device else now + NAP, now + NAP)
-        self._alive(max(0.0, due - now))
-        if device and due <= now:
-            await self._poll(device, emit)
+        if due := sorted((device for device in self._devices if device.due <= now), key=_DUE):
+            while due and not self._leaving:
+                await self._poll(due.pop(0), emit)
         elif self._orders:
             await self._obey(emit)
         else:
-            self._news.clear()
-            try:
-                async with asyncio.timeout_at(due):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await self._nap(min([now + NAP, *(device.due for device in self._devices)]))
+
+    async def _nap(self, until: float) -> None:
+        """Until then, or until somebody has an order."""
+        self._alive(until - self._now())
+        self._news.clear()
+        waking = asyncio.get_running_loop().call_at(until, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            waking.cancel()
 
     async def _poll(self, device: Polled, emit: Emit) -> None:
         """Ask for everything that is due; what nobody vouches for is not said."""
@@ -130,7 +136,7 @@ class Driver:
 
     async def _ask(self, device: Polled, emit: Emit, readings: list[Reading]) -> str:
         """Put what it answers into `readings`; one sentence where it refuses something, or ''. NoAnswer: silence."""
-        rates = device.take_due(self._now())
+        rates = device.take_due(self._now(), self._began)
         await self._obey(emit)
         try:
             if device.identity.due <= self._now() and await self._identify(device, emit):
@@ -170,7 +176,7 @@ class Driver:
                 continue
             device.lesson.passed()
             readings += self._decode(device, block, words)
-            device.good(block.slugs)
+            device.good(block)
         return say
 
     async def _identify(self, device: Polled, emit: Emit) -> bool:
@@ -259,7 +265,7 @@ class Driver:
             except Refused as error:
                 if error.reason == Reason.COMM_FAILURE:  # a gateway that waited in vain (11) is silence, too
                     raise NoAnswer(str(error)) from None
-                if asked == block or error.code not in ABOUT_REGISTERS:
+                if asked is block or error.code not in ABOUT_REGISTERS:
                     raise
                 device.refuses_more(block, asked)
             else:
@@ -271,8 +277,8 @@ class Driver:
         raw = struct.pack(f">{block.count}H", *words)
         for slug, field in block.fields:
             value, reason = decode_at(field, raw, 2 * (field.addr - block.addr))
-            quality = Quality.BAD if reason else Quality.GOOD
-            readings.append(Reading(device.point_ids[slug], value, at, quality, reason))
+            point = device.point_ids[slug]
+            readings.append(Reading(point, None, at, Quality.BAD, reason) if reason else Reading(point, value, at))
         return readings
 
     async def _tell(
@@ -343,7 +349,7 @@ class Driver:
             why = f"{on} was told {put.value:g}, but it cannot be read back: {error}. Read it before you try again."
             raise CommandError("unconfirmed", why) from None
         reading = put.proved(words, lost, self._at())
-        put.device.good([put.slug])
+        put.device.good(put.block)
         return reading
 
     def _alive(self, asleep: float = 0.0) -> None:

@@ -12,9 +12,9 @@ from drivers.modbus.codec import Field
 Named = tuple[str, Field]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One read request, and the fields in its answer by slug."""
+    """One read request, and the fields in its answer by slug. Each is itself alone, so that much can be kept by it."""
 
     fc: int
     addr: int
