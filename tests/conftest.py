@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 os.environ["PATH"] = dev.environment()["PATH"]
 
 BUDGET = "the time budget was nearly used up"
-_ROOM_FOR_SLOW = 0.4
+_ROOM_FOR_SLOW = 0.3
 """Share of the budget that must be left for a slow test to start: the longest takes five minutes."""
 SKIPPED = pytest.StashKey[Counter[str]]()
 STARTED = pytest.StashKey[float]()
