@@ -30,6 +30,7 @@ EXCEPTIONS = {
     11: ("gateway: the device did not answer", Reason.COMM_FAILURE),
 }  # fmt: skip
 
+ILLEGAL_FUNCTION = 1
 ABOUT_REGISTERS = (2, 3)
 """Exceptions that refuse an address, or how much was asked for: another request may pass."""
 

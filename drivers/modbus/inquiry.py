@@ -1,15 +1,16 @@
 """Which meter answers here? Asks the least that tells the profiles apart. Pure: it says what to ask, and is told.
 
 Few makers share a register that names the model, so the registers themselves are the trait: whoever answers where a
-profile has values may be it, whoever refuses there is not. Each question is the one that says most about the profiles
-that are still possible; those whose factory setting is the line's count most.
+profile has values may be it, whoever refuses there is not. How it refuses speaks, too: who does not know function 4 is
+none of those that do. Each question is the one that concerns most of the profiles that are still possible, and most of
+those that need further questions to be told apart: so no meter takes many, and nothing is asked twice.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from drivers.modbus import identify
+from drivers.modbus import identify, sunspec
 from drivers.modbus.codec import Field, decode
 from drivers.modbus.identify import Bank, Match
 from drivers.modbus.settings import Profile
@@ -18,10 +19,6 @@ from gateway.model import Reason
 Question = tuple[int, int, int]
 """Function, address on the wire, number of registers."""
 
-LIKELY, POSSIBLE, UNLIKELY = 30, 10, 1
-"""How much a profile counts: it leaves the factory with the line's setting, nobody knows with which, with another."""
-AHEAD = 8
-"""Questions of which it is worked out what would follow."""
 TIE = 0.1
 """What each further profile that fits as well takes from the confidence."""
 
@@ -29,7 +26,6 @@ TIE = 0.1
 @dataclass(slots=True)
 class _Candidate:
     profile: Profile
-    weight: int
     needed: list[Question]
     """What `match` looks for."""
     fields: list[Field]
@@ -37,9 +33,11 @@ class _Candidate:
     windows: frozenset[Question]
     """Two registers, or one, that this device answers."""
     open: list[Question]
-    """Of those, what has not been asked yet."""
-    answered: bool = False
-    """Something of it has come."""
+    """Of `needed`, what has not been asked yet; of a SunSpec device, the places where it may begin."""
+    explains: int = 0
+    """How many answers it explains."""
+    is_odd: bool = False
+    """It would refuse otherwise than this device does, if its maker's list of functions is right."""
 
     def has(self, question: Question) -> bool:
         """Whether this device answers it."""
@@ -48,15 +46,19 @@ class _Candidate:
             return False
         return all((fc, addr) in self.registers for addr in range(first, first + count))
 
+    def knows(self, fc: int) -> bool | None:
+        """Whether it has this function; None: nobody says so."""
+        if any(one == fc for one, _ in self.registers):
+            return True
+        return fc in self.profile.line.functions if self.profile.line.functions else None
+
 
 class Candidates:
-    """The profiles that a meter may have. `serial`: the line as a profile writes it (9600 8N1), '' where there is none
-    (TCP). What is asked while nothing answers is worked out once for all units.
-    """
+    """The profiles that a meter may have. What is asked while nothing answers is worked out once for all units."""
 
-    def __init__(self, profiles: Sequence[Profile], serial: str) -> None:
-        self.all = [_candidate(each, serial) for each in profiles if each.match]
-        self.sought: dict[tuple[Question, ...], Question | None] = {}
+    def __init__(self, profiles: Sequence[Profile]) -> None:
+        self.all = [_candidate(each) for each in profiles if each.match]
+        self.sought: dict[tuple[tuple[Question, bool], ...], Question | None] = {}
 
 
 class Inquiry:
@@ -67,73 +69,110 @@ class Inquiry:
         """What it has answered so far."""
         self.asked: list[Question] = []
         self._sought = candidates.sought
-        self._candidates = [replace(each) for each in candidates.all]
+        self._candidates = [replace(each, open=list(each.open)) for each in candidates.all]
+        self._heard: list[tuple[Question, bool]] = []
+        """What was refused, and whether for its function: as long as nothing else has come."""
         self._refused: list[Question] = []
         self._doubted: list[_Candidate] = []
         """They were refused half a value, which some devices do to any half."""
         self._apart: Question | None = None
+        self._walk: sunspec.Walk | None = None
+        self._ahead: Question | None = None
+        """What the walk through a SunSpec device asks next."""
+        self._place: sunspec.Place | None = None
 
     def next(self) -> Question | None:
         """What to ask now; None when no question tells more."""
-        answered = [each for each in self._candidates if each.answered]
+        if self._ahead or self._place:
+            return self._ahead
+        most = max((each.explains for each in self._candidates), default=0)
+        answered = [each for each in self._candidates if each.explains == most > 0]
         complete = [each for each in answered if not each.open]
         if any(check.exact for each in complete for check in each.profile.match):
             return None
-        if question := self._best((q, each.weight) for each in answered for q in each.open):
+        if question := self._best(answered):
             return question
         if complete:
             return self._telling_apart(complete)
         question = self._seeking()
         if question is None and self._doubted:
             self._candidates, self._doubted = self._doubted, []
-            return self._best((q, each.weight) for each in self._candidates for q in each.open)
+            return self._best(self._candidates)
         return question
 
-    def told(self, question: Question, words: Sequence[int] | None) -> None:
-        """The registers that `question` brought; None: it was refused."""
+    def told(self, question: Question, words: Sequence[int] | None, *, is_illegal: bool = False) -> None:
+        """The registers that `question` brought; None: it was refused, `is_illegal`: for its function."""
         self.asked.append(question)
         if words is None:
             self._refused.append(question)
+            self._heard.append((question, is_illegal))
         else:
             self.bank.setdefault(question[0], {}).update(enumerate(words, question[1]))
+        if self._walk:
+            self._go_on(words)
+            return
+        found = sunspec.begins(self.bank, question)
         kept = []
         for each in self._candidates:
-            each.open = [q for q in each.open if not self._has(q)]
-            each.answered |= words is not None and each.has(question)
+            each.open = [q for q in each.open if not self._is_asked(q)]
+            if each.profile.sunspec:
+                each.open = [(fc, base, count) for fc, base, count in each.open if not self._has((fc, base, 1))]
+                kept += [each] if each.open or found else []
+                continue
+            each.explains += words is not None and each.has(question)
+            each.is_odd |= each.knows(question[0]) not in (None, not is_illegal)
             if not self._contradicts(each, question, refused=words is None):
                 kept.append(each)
-        self._candidates = kept
         if question == self._apart and (has_it := [each for each in kept if self._says(each, question)]):
-            self._candidates = has_it
+            kept = has_it
+        self._candidates = kept
+        if found:
+            models = [model for each in self._sunspec() for model in each.profile.sunspec]
+            self._walk = sunspec.onwards(models, *found, has_serial=False)
+            self._go_on(None)
+
+    def _sunspec(self) -> list[_Candidate]:
+        return [each for each in self._candidates if each.profile.sunspec]
+
+    def _go_on(self, words: Sequence[int] | None) -> None:
+        """One step through the models of a SunSpec device."""
+        assert self._walk
+        try:
+            self._ahead = next(self._walk) if self._ahead is None else self._walk.send(words)
+        except StopIteration as done:
+            self._walk = self._ahead = None
+            place: sunspec.Place = done.value
+            fits = [each for each in self._sunspec() if place.model in each.profile.sunspec]
+            self._place = place if fits else None
+            self._candidates = fits or [each for each in self._candidates if not each.profile.sunspec]
 
     def found(self) -> list[Match]:
         """The profiles that fit, best first; several that nothing told apart are each less sure."""
+        if self._place:
+            return [Match(each.profile, identify.SURE) for each in self._candidates]
         matches = identify.matches([each.profile for each in self._candidates if not each.open], self.bank)
         best = [match for match in matches if match.confidence == matches[0].confidence]
         doubt = TIE * (len(best) - 1)
         return [Match(match.profile, max(TIE, match.confidence - doubt)) for match in best]
 
     def _seeking(self) -> Question | None:
-        """While nothing has answered: the question after which the fewest more are to be expected."""
-        asked = tuple(self.asked)
-        if not self.bank and asked in self._sought:
-            return self._sought[asked]
-        seekers = [
-            (each, {q for q in (*each.windows, *each.open) if not self._is_asked(q)}) for each in self._candidates
-        ]
-        direct = {q for each in self._candidates for q in each.open}
-        votes = _votes(seekers)
-        ahead = sorted(votes, key=lambda q: (-votes[q], q not in direct, q))[:AHEAD]
-        found = min(ahead, key=lambda q: _effort(q, seekers), default=None)
+        """While nothing has answered: what concerns most of those that take longest to be told apart."""
+        heard = tuple(self._heard)
+        if not self.bank and heard in self._sought:
+            return self._sought[heard]
+        votes: Counter[Question] = Counter()
+        answers: Counter[Question] = Counter()
+        for each in [each for each in self._candidates if not each.is_odd] or self._candidates:
+            for question in {q for q in (*each.windows, *each.open) if not self._is_asked(q)}:
+                votes[question] += 1 + len(each.open)
+                answers[question] += sum(_is_within(q, question) for q in each.open)
+        found = max(votes, key=lambda q: (votes[q], answers[q], -q[2], -q[0], -q[1]), default=None)
         if not self.bank:
-            self._sought[asked] = found
+            self._sought[heard] = found
         return found
 
-    def _best(self, weighed: Iterator[tuple[Question, int]]) -> Question | None:
-        votes: Counter[Question] = Counter()
-        for question, weight in weighed:
-            if not self._is_asked(question):
-                votes[question] += weight
+    def _best(self, among: Sequence[_Candidate]) -> Question | None:
+        votes = Counter(q for each in among for q in each.open if not self._is_asked(q))
         return max(votes, key=lambda q: (votes[q], q[2], -q[1]), default=None)
 
     def _is_asked(self, question: Question) -> bool:
@@ -181,42 +220,25 @@ class Inquiry:
         return self._apart
 
 
-Seekers = Sequence[tuple[_Candidate, set[Question]]]
-
-
-def _votes(seekers: Seekers) -> Counter[Question]:
-    votes: Counter[Question] = Counter()
-    for each, questions in seekers:
-        for question in questions:
-            votes[question] += each.weight
-    return votes
-
-
-def _effort(first: Question, seekers: Seekers) -> tuple[int, int]:
-    """If `first` is asked: how many questions until each of the likely ones must have answered; and until each
-    candidate has, summed by weight.
-    """
-    question, rest = first, list(seekers)
-    count = longest = effort = 0
-    while rest:
-        count += 1
-        hit = [each for each, windows in rest if question in windows]
-        effort += sum((count + (question not in each.open)) * each.weight for each in hit)
-        if any(each.weight > UNLIKELY for each in hit):
-            longest = count
-        rest = [one for one in rest if question not in one[1] and one[1]]
-        votes = _votes(rest)
-        question = max(votes, key=lambda q: (votes[q], q), default=question)
-    return longest, effort
-
-
-def _candidate(profile: Profile, serial: str) -> _Candidate:
+def _candidate(profile: Profile) -> _Candidate:
+    if profile.sunspec:  # where it has its values, only the device itself says
+        places = [(sunspec.FC, base, sunspec.BEGINNING) for base in sunspec.BASES]
+        registers = {(fc, addr) for fc, base, count in places for addr in range(base, base + count)}
+        return _Candidate(profile, [], [], frozenset(registers), frozenset(places), places)
     told = list(identify.located(profile, profile.match))
-    # Where a SunSpec device has its values, only the device itself says.
-    fields = [] if profile.sunspec else [field for _, field in (*profile.fields(), *profile.writable())]
+    fields = [field for _, field in (*profile.fields(), *profile.writable())]
     alone = {(one.fc, one.addr) for check, one in told if check.alone}
-    registers = {(one.fc, addr) for one in (*fields, *(one for _, one in told)) for addr in range(one.addr, one.end)}
+    beside = [*profile.match, *profile.verify, *([profile.serial_number] if profile.serial_number else [])]
+    spoken = [*fields, *(one for _, one in identify.located(profile, beside))]
+    registers = {(one.fc, addr) for one in spoken for addr in range(one.addr, one.end)}
+    registers |= {
+        (fc, addr) for fc, spans in profile.answers.items() for low, high in spans for addr in range(low, high + 1)
+    }
+    if profile.assign:
+        registers |= {(3, one.addr + n) for one in profile.assign.holdings for n in range(one.width)}
     registers -= alone
+    if profile.line.one_table:
+        registers |= {(7 - fc, addr) for fc, addr in registers}
     step = 2 if profile.line.pairs else 1
     windows = {
         (fc, addr, count)
@@ -226,11 +248,7 @@ def _candidate(profile: Profile, serial: str) -> _Candidate:
     }
     needed = _together(profile, [one for check, one in told if not check.alone], registers)
     needed += [(one.fc, one.addr, one.width) for check, one in told if check.alone]
-    setting = profile.line.serial
-    weight = LIKELY if (setting or "") == serial else POSSIBLE if setting is None else UNLIKELY
-    return _Candidate(
-        profile, weight, needed, fields, frozenset(registers | alone), frozenset(windows), open=list(needed)
-    )
+    return _Candidate(profile, needed, fields, frozenset(registers | alone), frozenset(windows), needed)
 
 
 def _together(profile: Profile, fields: Sequence[Field], registers: set[tuple[int, int]]) -> list[Question]:

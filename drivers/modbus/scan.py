@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from drivers.modbus.frames import NoAnswer, Refused
+from drivers.modbus.frames import ILLEGAL_FUNCTION, NoAnswer, Refused
 from drivers.modbus.identify import Match
 from drivers.modbus.inquiry import Candidates, Inquiry, Question
 from drivers.modbus.settings import Profile
@@ -73,13 +73,14 @@ async def scan(
         len([unit for unit in units if unit not in factory.get(serial, ())]) for serial in rest
     )
     done = 0
+    candidates = Candidates(profiles)
     lively: list[str] = []
     opened: list[str] = []
     asked = {serial: set(each) for serial, each in factory.items()}
 
     async def sweep(serial: str, wanted: Sequence[int]) -> None:
         nonlocal done
-        wire, candidates = wire_at(serial), Candidates(profiles, serial)
+        wire = wire_at(serial)
         try:
             if not await _opens(wire, wire_at, opened):
                 done += len(wanted)
@@ -123,7 +124,11 @@ async def look(wire: Wire, serial: str, unit: int, candidates: Candidates) -> Fo
     inquiry = Inquiry(candidates)
     try:
         while (question := inquiry.next()) and len(inquiry.asked) < MOST:
-            inquiry.told(question, await _read(wire, unit, question, is_first=not inquiry.asked))
+            answer = await _read(wire, unit, question, is_first=not inquiry.asked)
+            if isinstance(answer, Refused):
+                inquiry.told(question, None, is_illegal=answer.code == ILLEGAL_FUNCTION)
+            else:
+                inquiry.told(question, answer)
         matches = inquiry.found()
         if not matches and inquiry.asked:
             # Refusals do not say what they refuse: those of two meters pass for one's until the line is left alone.
@@ -152,8 +157,8 @@ async def _survey(wire: Wire, unit: int, bank: dict[int, dict[int, int]]) -> Non
                     break
 
 
-async def _read(wire: Wire, unit: int, question: Question, *, is_first: bool) -> list[int] | None:
-    """The registers; None: it refuses. Once more where an answer is lost, but not where nobody was heard yet.
+async def _read(wire: Wire, unit: int, question: Question, *, is_first: bool) -> list[int] | Refused:
+    """The registers, or how it refuses. Once more where an answer is lost, but not where nobody was heard yet.
 
     Refused: a gateway says that nobody is there.
     """
@@ -168,7 +173,7 @@ async def _read(wire: Wire, unit: int, question: Question, *, is_first: bool) ->
         except Refused as error:
             if error.code in NOBODY:
                 raise
-            return None
+            return error
 
 
 def _is_silence(error: NoAnswer) -> bool:

@@ -62,6 +62,11 @@ class DeviceSettings(DeviceKeys):
     """What holds for one point, by its slug."""
 
 
+Function = Annotated[Whole, Key(ge=3, le=4)]
+Span = tuple[Annotated[Whole, Key(ge=0)], Annotated[Whole, Key(le=65535)]]
+"""The first and the last of some registers, as on the wire."""
+
+
 class Line(Written):
     """What the maker says of the wire."""
 
@@ -71,10 +76,8 @@ class Line(Written):
     """Only even addresses and even counts."""
     max_hole: Annotated[int, Key(ge=0, le=124)] = 0
     """Unassigned registers that a block may read over: only where the device answers them."""
-    forbidden: Mapping[
-        Annotated[Whole, Key(ge=3, le=4)], Sequence[tuple[Annotated[Whole, Key(ge=0)], Annotated[Whole, Key(le=65535)]]]
-    ] = {}
-    """Registers that no request reads over, by function, first and last as on the wire: {4: [[0x100, 0x10F]]}."""
+    forbidden: Mapping[Function, Sequence[Span]] = {}
+    """Registers that no request reads over: {4: [[0x100, 0x10F]]}."""
     min_gap: Duration = 0.0
     """Silence before a request on a serial line; a TCP gateway paces its own line."""
     serial: Annotated[str, StringConstraints(pattern=r"^[0-9]+ [78][NEO][12]$")] | None = None
@@ -85,9 +88,13 @@ class Line(Written):
     """Its unit id as it leaves the factory."""
     answer: tuple[Duration, Duration] | None = None
     """[typical, longest] time to an answer."""
+    functions: Sequence[Annotated[Whole, Key(ge=1, le=127)]] = ()
+    """Every function that it knows; left out: nobody says which."""
+    one_table: bool = False
+    """Functions 3 and 4 read the same registers."""
 
 
-Registers = Mapping[Annotated[Whole, Key(ge=3, le=4)], Mapping[Whole, Sequence[Annotated[Whole, Key(ge=0, le=65535)]]]]
+Registers = Mapping[Function, Mapping[Whole, Sequence[Annotated[Whole, Key(ge=0, le=65535)]]]]
 
 
 def _bytes(written: object, at: str) -> bytes:
@@ -173,6 +180,8 @@ class Profile(Head):
     """The SunSpec models that it is for, all of one layout: the device says where the first of them lies."""
     serial_number: Told | None = None
     """Where it says who it is: another number is another meter, and its counters start anew."""
+    answers: Mapping[Function, Sequence[Span]] = {}
+    """What it answers beside its points: by this, too, it is found. {3: [[0, 3]]}."""
     assign: Assign | None = None
     """How a new one gets its address and speed over the line; left out: at its keys only."""
     points: Annotated[Mapping[Slug, ReadPoint], Key(min_length=1)]

@@ -26,6 +26,7 @@ Walk = Generator[Question, Sequence[int] | None, "Place"]
 FC, BASES, MARKER, LAST = 3, (40000, 50000, 0), [0x5375, 0x6E53], 0xFFFF
 HEAD = 2
 """Registers of a model's id and length."""
+BEGINNING = len(MARKER) + HEAD
 COMMON, SERIAL_AT, SERIAL_WORDS = 1, 48, 16
 MOST = 64
 """Models that are walked over before a device is taken for one that has no end."""
@@ -129,26 +130,36 @@ def located(field: Field, address: int, model: int, length: int) -> Field:
 def walk(models: Sequence[int]) -> Walk:
     """From `SunS` to the first of `models`."""
     for base in BASES:
-        words = yield FC, base, len(MARKER) + HEAD
+        words = yield FC, base, BEGINNING
         if words is not None and list(words[:2]) == MARKER:
-            return (yield from _models(models, base + len(MARKER), words[2:]))
+            return (yield from onwards(models, base + len(MARKER), words[2:]))
     return Place(why_none="it does not say `SunS` at 40000, 50000 or 0: it is no SunSpec device, or it is switched off")
 
 
-def _models(models: Sequence[int], address: int, head: Sequence[int]) -> Walk:
+def begins(bank: Mapping[int, Mapping[int, int]], question: Question) -> tuple[int, Sequence[int]] | None:
+    """Where the first model begins, and its id and length, if `question` has brought `SunS`."""
+    _, base, _ = question
+    words = [bank.get(FC, {}).get(addr, 0) for addr in range(base, base + BEGINNING)]
+    if base not in BASES or words[: len(MARKER)] != MARKER:
+        return None
+    return base + len(MARKER), words[len(MARKER) :]
+
+
+def onwards(models: Sequence[int], address: int, head: Sequence[int], *, has_serial: bool = True) -> Walk:
+    """From the id and length of the first model, which lies at `address`, to the first of `models`."""
     serial: str | None = None
     met: list[str] = []
     while len(met) < MOST:
         model, length = head
         if model in models:
-            if length != layout(models).length:
-                why = f"its model {model} has {length} registers, and should have {layout(models).length}"
+            if length != layout([model]).length:
+                why = f"its model {model} has {length} registers, and should have {layout([model]).length}"
                 return Place(why_none=why)
             return Place(address, model, length, serial)
         if model == LAST:
             break
         met.append(str(model))
-        if model == COMMON and length >= SERIAL_AT + SERIAL_WORDS:
+        if has_serial and model == COMMON and length >= SERIAL_AT + SERIAL_WORDS:
             words = yield FC, address + HEAD + SERIAL_AT, SERIAL_WORDS
             letters = b"".join(word.to_bytes(2, "big") for word in words or ())
             serial = letters.partition(b"\0")[0].decode("latin-1").strip() or None

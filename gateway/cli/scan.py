@@ -152,7 +152,7 @@ async def _scan(args: argparse.Namespace, units: Sequence[int], meters: list[Met
 
 async def _is_deaf_to_units(opened: Any, profiles: Sequence[Profile]) -> bool:
     """Whether it is a meter that speaks TCP itself, whichever unit is asked for: else somebody is at none of these."""
-    candidates = Candidates(profiles, "")
+    candidates = Candidates(profiles)
     try:
         return all([await look(opened, "", unit, candidates) for unit in UNLIKELY])
     finally:

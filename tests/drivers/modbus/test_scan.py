@@ -11,8 +11,10 @@ import pytest
 from drivers import modbus
 from drivers.modbus.driver import wire
 from drivers.modbus.emulator import Emulator
+from drivers.modbus.frames import ILLEGAL_FUNCTION, Request
 from drivers.modbus.inquiry import Candidates, Inquiry
-from drivers.modbus.scan import Found, Step, factory_settings, look, scan, settings
+from drivers.modbus.played import Unit
+from drivers.modbus.scan import MOST, Found, Step, factory_settings, look, scan, settings
 from gateway import load, profile
 from gateway.errors import LinkError
 from gateway.testing import Recorder, make_link
@@ -22,6 +24,7 @@ from .conftest import PROFILES, SELF_IDENTIFYING, WIRES, make_device, make_setti
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from drivers.modbus.inquiry import Question
     from gateway.model import Device
 
 BUDGET = 8
@@ -31,6 +34,9 @@ BUDGET = 8
 def meters() -> list[modbus.Profile]:
     found = (profile.load(path, load.profile_model) for path in sorted(PROFILES.glob("*.yaml")))
     return [each for each in found if isinstance(each, modbus.Profile) and each.match]
+
+
+CANDIDATES = Candidates(meters())
 
 
 class Deaf:
@@ -91,25 +97,71 @@ async def test_every_meter_on_a_shared_line_is_named(shared: Bench) -> None:
     assert named == {unit: [each.profile] for unit, each in enumerate(meters(), 1)}
     assert [step.done for step in shared.steps] == list(range(count + 2))
     assert {step.total for step in shared.steps} == {count + 2}
+    assert {each.unit: each.questions for each in shared.found if each.questions > BUDGET} == {}
 
 
 @pytest.mark.parametrize("each", meters(), ids=lambda each: each.profile)
-async def test_a_meter_at_its_factory_setting_takes_eight_questions_at_most(each: modbus.Profile) -> None:
-    """Nobody knows the factory setting of some: they are asked as those that speak TCP, which has none."""
-    serial = each.line.serial or ""
+async def test_a_meter_takes_eight_questions_at_most_and_none_twice(each: modbus.Profile) -> None:
+    """At every setting: which one it is asked at does not matter."""
     async with Bench([make_device("a/m", 7, each)], "rtu-over-tcp") as bench:
-        found = await look(bench.wire_at(serial), serial, 7, Candidates(meters(), serial))
+        for serial in (each.line.serial or "9600 8N1", "57600 8O1"):
+            before = bench.emulator.requests
+            found = await look(bench.wire_at(serial), serial, 7, CANDIDATES)
+            assert found
+            assert [match.profile.profile for match in found.matches] == [each.profile]
+            assert found.questions == bench.emulator.requests - before <= BUDGET
+
+
+@pytest.mark.parametrize("base", [40000, 50000, 0])
+@pytest.mark.parametrize("name", ["sunspec-meter/1", "sunspec-inverter/1"])
+async def test_a_sunspec_device_is_found_wherever_it_begins(name: str, base: int) -> None:
+    each = next(one for one in meters() if one.profile == name)
+    async with Bench([make_device("a/m", 7, each)], "tcp") as bench:
+        bench.emulator.move("a/m", base, [])
+        found = await look(bench.wire_at(""), "", 7, CANDIDATES)
         assert found
-        assert [match.profile.profile for match in found.matches] == [each.profile]
-        assert found.questions == bench.emulator.requests
-        assert found.questions <= BUDGET
+        assert [match.profile.profile for match in found.matches] == [name]
+        assert found.questions == bench.emulator.requests <= BUDGET
+
+
+def test_a_sunspec_device_of_which_we_know_no_model_is_not_named() -> None:
+    words = {40000: 0x5375, 40001: 0x6E53, 40002: 1, 40003: 66, 40070: 64999, 40071: 4, 40076: 0xFFFF, 40077: 0}
+    inquiry = Inquiry(CANDIDATES)
+    while question := inquiry.next():
+        _, first, count = question
+        there = [words[addr] for addr in range(first, first + count) if addr in words]
+        inquiry.told(question, there if len(there) == count else None)
+        assert len(inquiry.asked) < MOST
+    assert (3, 40076, 2) in inquiry.asked
+    assert inquiry.found() == []
+
+
+def answers_of(unit: Unit, candidates: Candidates, code: int | None = None) -> tuple[list[Question], list[str]]:
+    """What a meter is asked, and what it is taken for; `code`: how it refuses, whatever it is asked."""
+    inquiry = Inquiry(candidates)
+    while question := inquiry.next():
+        answer = unit.read(Request(0, 7, *question), 1.0)
+        if isinstance(answer, int):
+            inquiry.told(question, None, is_illegal=(code or answer) == ILLEGAL_FUNCTION)
+        else:
+            inquiry.told(question, answer)
+        assert len(inquiry.asked) < MOST
+    return inquiry.asked, [match.profile.profile for match in inquiry.found()]
+
+
+@pytest.mark.parametrize("each", meters(), ids=lambda each: each.profile)
+def test_a_meter_that_refuses_otherwise_than_its_maker_says_is_found_all_the_same(each: modbus.Profile) -> None:
+    """Many say that a register is not there where they do not know the function, and some the other way round."""
+    asked, named = answers_of(Unit(make_device("a/m", 7, each), 0.0), CANDIDATES, code=2)
+    assert named == [each.profile]
+    assert len(asked) == len(set(asked))
 
 
 async def test_a_meter_that_is_set_to_the_other_word_order_is_named() -> None:
     sdm630 = next(each for each in meters() if each.profile == "eastron-sdm630/1")
     async with Bench([make_device("a/m", 7, sdm630)], "rtu-over-tcp") as bench:
         bench.emulator.turn("a/m")
-        found = await look(bench.wire_at("9600 8N1"), "9600 8N1", 7, Candidates(meters(), "9600 8N1"))
+        found = await look(bench.wire_at("9600 8N1"), "9600 8N1", 7, CANDIDATES)
         assert found
         assert [match.profile.profile for match in found.matches] == ["eastron-sdm630/1"]
 
@@ -197,7 +249,7 @@ async def test_a_cancelled_scan_closes_its_wire_and_the_next_is_right(shared: Be
 
 
 def test_a_device_that_answers_everything_with_zero_is_nobody() -> None:
-    inquiry = Inquiry(Candidates(meters(), "9600 8N1"))
+    inquiry = Inquiry(CANDIDATES)
     while question := inquiry.next():
         inquiry.told(question, [0] * question[2])
         assert len(inquiry.asked) < 60
@@ -208,7 +260,7 @@ def test_a_device_that_answers_no_half_values_is_asked_for_whole_ones() -> None:
     """Carlo Gavazzi and ABB leave that open: then what `match` looks for decides."""
     abb = next(each for each in meters() if each.profile == "abb-b23/1")
     whole = {(field.fc, field.addr, field.width) for _, field in abb.fields()} | {(3, 0x8960, 3)}
-    inquiry = Inquiry(Candidates(meters(), ""))
+    inquiry = Inquiry(CANDIDATES)
     while question := inquiry.next():
         words = [0x4232, 0x3320, 0x2020] if question == (3, 0x8960, 3) else [0] * (question[2] - 1) + [1]
         inquiry.told(question, words if question in whole else None)
