@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 Value: TypeAlias = bool | int | float | str | None
@@ -80,8 +80,7 @@ class Point:
     """Seconds that a mean, minimum, maximum or sum covers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One value of one point, in the point's unit; no value is `None` with a reason, never a zero."""
 
     point: PointId

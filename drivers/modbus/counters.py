@@ -133,7 +133,7 @@ def _judge(
 ) -> tuple[_Counter, Reading, Event | None]:
     stands = replace(counter, last=value, fallen=None, is_new=False)
     if counter.is_new:
-        return stands, replace(reading, quality=Quality.UNCERTAIN, reason=Reason.COUNTER_RESET), None
+        return stands, reading._replace(quality=Quality.UNCERTAIN, reason=Reason.COUNTER_RESET), None
     last = counter.last
     if last is None or value >= last or counter.may_fall:
         return stands, reading, None
@@ -144,7 +144,7 @@ def _judge(
         return stands, reading, Event("counter_wrapped", device, reading.at, say, more)
     if counter.fallen is None or value < counter.fallen:
         doubted = replace(counter, fallen=value)
-        return doubted, replace(reading, value=None, quality=Quality.BAD, reason=Reason.COUNTER_RESET), None
+        return doubted, reading._replace(value=None, quality=Quality.BAD, reason=Reason.COUNTER_RESET), None
     say = f"{reading.point} was set back, {span}."
     event = Event("counter_reset", device, reading.at, say, more)
-    return stands, replace(reading, quality=Quality.UNCERTAIN, reason=Reason.COUNTER_RESET), event
+    return stands, reading._replace(quality=Quality.UNCERTAIN, reason=Reason.COUNTER_RESET), event

@@ -110,7 +110,7 @@ class Charging:
                 return {}
             measured = self._meter.read(connector, payload.get("meterValue"), name, remarks)
             if begun and progress:
-                progress = progress.noted(measured.samples, _began(begun), mark, is_named=begun.id == number)
+                progress = progress.noted(measured, _began(begun), mark, is_named=begun.id == number)
                 state = self._ledger.note(begun, progress.stored())
             else:
                 state = self._ledger.pass_over(mark)
@@ -138,7 +138,7 @@ class Charging:
             if payload.get("transactionData"):
                 measured = self._meter.read(connector, payload["transactionData"], name, remarks)
                 records = self._records(connector, name, measured)
-                progress = progress.noted(measured.samples, began, mark, is_named=False)
+                progress = progress.noted(measured, began, mark, is_named=False)
             register, kind = self._register(connector)
             more = sessions.record(
                 name, begun, progress.ended(time), kind, begin=began, end=time, stop=meter,

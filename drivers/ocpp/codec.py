@@ -110,8 +110,8 @@ def iso(utc_ms: int) -> str:
 def read_number(value: object) -> float | None:
     """The number that is meant, in text or not; None where that is not certain."""
     if type(value) is str:
-        # Python reads more as a number than a meter writes: `nan`, `1_000`, digits of other scripts.
-        if len(value) > 64 or value.strip().strip("0123456789.+-eE"):
+        # Python reads more as a number than a meter writes: `1_000`, digits of other scripts; `nan` ends below.
+        if len(value) > 64 or "_" in value or not value.isascii():
             return None
         try:
             found = float(value)

@@ -104,7 +104,10 @@ class Connection:
         self._outbound = rpc.Outbound(f"{next(_numbers)}-")
         self._pending: asyncio.Future[rpc.CallResult | rpc.CallError] | None = None
         self._one_call = asyncio.Lock()
-        self._allowance, self._heard = BURST, asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._allowance, self._heard = BURST, self._loop.time()
+        self._stuck_since: float | None = None
+        """Since when an answer is not taken."""
         self.trace = Trace()
         self.why = "has closed its connection"
 
@@ -157,10 +160,9 @@ class Connection:
             pass
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             message = await self._socket.receive()
-            before, self._heard = self._heard, loop.time()
+            before, self._heard = self._heard, self._loop.time()
             if (pause := self._share(self._heard - before)) > 0:
                 await asyncio.sleep(pause)
             match message.type:
@@ -177,9 +179,14 @@ class Connection:
                     return
 
     async def _watch(self) -> None:
-        """Any frame is life; who sends none is pinged, and given up when MISSED_PINGS stay unanswered."""
-        loop = asyncio.get_running_loop()
+        """Any frame is life; who sends none is pinged, and given up when MISSED_PINGS stay unanswered, or when it does
+        not take its answers.
+        """
+        loop = self._loop
         while (silent := loop.time() - self._heard) < PING_EVERY * (MISSED_PINGS + 1):
+            if self._stuck_since is not None and loop.time() - self._stuck_since >= SEND_WITHIN:
+                await self.close("takes no answers")
+                return
             if self._calls.is_full:
                 self._heard = loop.time()  # it is we who do not listen
             elif silent >= PING_EVERY:
@@ -195,7 +202,7 @@ class Connection:
             case rpc.Malformed(why, answer):
                 await self._peer.malformed(why)
                 if answer is not None:
-                    await self._send_or_end(answer)
+                    await self._answer(answer)
             case rpc.CallResult() | rpc.CallError() as answer:
                 if self._outbound.settles(answer) and self._pending and not self._pending.done():
                     self._pending.set_result(answer)
@@ -212,19 +219,23 @@ class Connection:
             if frame is None:
                 await self.close("was sent away: what it told could not be kept", WSCloseCode.TRY_AGAIN_LATER)
             else:
-                await self._send_or_end(frame)
+                await self._answer(frame)
 
-    async def _send_or_end(self, frame: str) -> None:
+    async def _answer(self, frame: str) -> None:
+        """The watch ends a connection that does not take it."""
+        is_first = self._stuck_since is None
+        if is_first:
+            self._stuck_since = self._loop.time()
         try:
-            async with asyncio.timeout(SEND_WITHIN):
-                await self._send(frame)
-        except TimeoutError:
-            await self.close("takes no answers")
+            await self._send(frame)
         except GoneError:
             pass
+        finally:
+            if is_first:
+                self._stuck_since = None
 
     async def _send(self, frame: str) -> None:
-        self.trace.note(Frame(asyncio.get_running_loop().time(), is_ours=True, content=frame))
+        self.trace.note(Frame(self._loop.time(), is_ours=True, content=frame))
         try:
             await self._socket.send_str(frame)
         except ConnectionError:

@@ -5,9 +5,10 @@ boot clock, so that nobody who looks at the newest reading takes them for the pr
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from drivers.ocpp.codec import Remarks, short
-from drivers.ocpp.samples import Sample, Signed, samples
+from drivers.ocpp.samples import REGISTER, Route, Signed, samples
 from drivers.ocpp.settings import DeviceSettings, Profile, slug_at
 from gateway.model import ClockState, Device, Json, Point, PointId, Quality, Reading, Reason
 from gateway.ports import Clock
@@ -24,11 +25,22 @@ _SIGNED = ("value", "format", "context", "measurand", "phase", "location", "unit
 
 @dataclass(slots=True)
 class Measured:
-    """What a message has told: the readings, the samples that they were made of, and what is signed, as it came."""
+    """What a message has told: the readings, what a charge's record needs of them, and what is signed, as it came."""
 
     readings: list[Reading] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    """At which they were measured, UTC milliseconds of the charger, as far as it said; one after another differ."""
+    register: float | None = None
+    """The last of the energy that has flowed to the car, Wh."""
     signed: list[dict[str, Json]] = field(default_factory=list)
+
+
+class _Place(NamedTuple):
+    """Where a value goes at a connector."""
+
+    point: PointId
+    context: str | None
+    is_register: bool
 
 
 class Meter:
@@ -38,7 +50,8 @@ class Meter:
         assert isinstance(device.settings, DeviceSettings)
         assert isinstance(device.profile, Profile)
         self._points, self._routes, self._unmeasured = device.points, device.profile.routes, device.profile.unmeasured
-        self._clock = clock
+        self._clock, self._connectors = clock, device.settings.connectors
+        self._places: dict[int, dict[Route, _Place | None]] = {}
         self.known: set[PointId] = set()
 
     def age(self, time: int | None) -> int:
@@ -51,26 +64,45 @@ class Meter:
     def read(self, connector: int, meter_values: object, transaction: str | None, remarks: Remarks) -> Measured:
         """What a `meterValue` or `transactionData` list tells."""
         measured, now = Measured(), self._clock.boot()
-        points, slugs, suffix = self._points, self._routes, slug_at("", connector)
+        places, readings, known = self._places_at(connector), measured.readings, self.known
         dated, at = None, now
         for sample in samples(meter_values, remarks):
             if isinstance(sample, Signed):
                 measured.signed.append(_as_it_came(sample))
                 continue
             route, value, time, quality, reason = sample
-            point = points.get(slugs.get(route, "") + suffix)
-            if point is None:
+            try:
+                place = places[route]
+            except KeyError:
+                place = places[route] = self._place(route, connector)
+            if place is None:
                 phase = f" of {route.phase}" if route.phase else ""
                 where = f"at connector {connector} ({route.location})"
                 remarks.append(f"{route.measurand}{phase} {where}, for which there is no point; it is left out")
                 continue
             if time != dated:
                 dated, at = time, now - self.age(time)
-            if quality is Quality.GOOD:
-                self.known.add(point.id)
-            measured.samples.append(sample)
-            measured.readings.append(Reading(point.id, value, at, quality, reason, time, route.context, transaction))
+                if time is not None:
+                    measured.times.append(time)
+            point, context, is_register = place
+            if value is not None:
+                known.add(point)
+                if is_register:
+                    measured.register = value
+            readings.append(Reading(point, value, at, quality, reason, time, context, transaction))
         return measured
+
+    def _places_at(self, connector: int) -> dict[Route, _Place | None]:
+        places = self._places.get(connector)
+        if places is None:
+            places = {}
+            if 0 <= connector <= self._connectors:  # what a charger makes up is not remembered
+                self._places[connector] = places
+        return places
+
+    def _place(self, route: Route, connector: int) -> _Place | None:
+        point = self._points.get(slug_at(self._routes.get(route, ""), connector))
+        return _Place(point.id, route.context, route in REGISTER) if point else None
 
     def state(
         self,

@@ -154,13 +154,11 @@ def _sample(series: Series, route: Route, written: object, time: int | None, rem
     return Sample(route, value, time)
 
 
-def _objects(value: object, name: str, remarks: Remarks) -> Iterator[Mapping[str, Any]]:
+def _objects(value: object, name: str, remarks: Remarks) -> list[Mapping[str, Any]]:
     entries: Sequence[Any] = value if isinstance(value, list) else [value]
     if not isinstance(value, list) or not value:
         remarks.append(f"`{name}` that is no list, or empty")
-    for entry in entries:
-        if isinstance(entry, dict):
-            yield entry
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _series(words: tuple[object, ...]) -> Series:

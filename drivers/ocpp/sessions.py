@@ -7,9 +7,9 @@ on a lifetime register a start at 0 is no baseline (some chargers report it when
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from drivers.ocpp.samples import REGISTER, Sample
+from drivers.ocpp.meter import Measured
 from drivers.ocpp.transactions import Transaction
 from gateway.model import Json
 
@@ -22,8 +22,7 @@ _SURE = 3
 RegisterKind = Literal["lifetime", "session", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What is known of an open charge besides its start. Energy in Wh, times in UTC milliseconds of the charger."""
 
     readings: int = 0
@@ -32,7 +31,7 @@ class Progress:
     register: float | None = None
     last: int | None = None
     spacing: int | None = None
-    gaps: tuple[tuple[int, int], ...] = ()
+    gaps: Sequence[Json] = ()
     unlisted: int = 0
     mark: str = ""
     """The digest of the last values: the same ones again are a repetition."""
@@ -40,30 +39,19 @@ class Progress:
     @classmethod
     def of(cls, stored: Json) -> "Progress":
         """As `stored` was made of it; None is the beginning."""
-        if not isinstance(stored, Sequence) or isinstance(stored, str):
-            return cls()
-        row: Sequence[Any] = stored
-        readings, is_named, register, last, spacing, gaps, unlisted, mark = row
-        listed = tuple((start, end) for start, end in gaps)
-        return cls(readings, is_named, register, last, spacing, listed, unlisted, mark)
+        return cls(*stored) if isinstance(stored, list) else cls()
 
     def stored(self) -> Json:
-        gaps = [list(gap) for gap in self.gaps]
-        return [self.readings, self.is_named, self.register, self.last, self.spacing, gaps, self.unlisted, self.mark]
+        return [*self]
 
-    def noted(self, samples: Sequence[Sample], began: int | None, mark: str, *, is_named: bool) -> "Progress":
-        """With the samples of the message `mark`, which became readings of the transaction."""
-        register, times, before = self.register, list[int](), None
-        for sample in samples:
-            if sample.time != before and sample.time is not None:
-                times.append(before := sample.time)
-            if sample.route in REGISTER and sample.value is not None:
-                register = sample.value
+    def noted(self, measured: Measured, began: int | None, mark: str, *, is_named: bool) -> "Progress":
+        """With what the message `mark` has told of the transaction."""
+        register = self.register if measured.register is None else measured.register
         now = Progress(
-            self.readings + len(samples), self.is_named or is_named, register,
+            self.readings + len(measured.readings), self.is_named or is_named, register,
             began if self.last is None else self.last, self.spacing, self.gaps, self.unlisted, mark,
         )  # fmt: skip
-        for time in sorted(times):
+        for time in sorted(measured.times):
             now = now.at(time)
         return now
 
@@ -73,14 +61,15 @@ class Progress:
 
     def at(self, time: int, *, is_reading: bool = True) -> "Progress":
         """With a reading, or only the end, at `time`."""
-        if self.last is None or time <= self.last:
-            return replace(self, last=time) if self.last is None else self
-        apart = time - self.last
-        gaps, unlisted = self.gaps, self.unlisted
-        if apart > max(LEAST_GAP_MS, 3 * (self.spacing or USUAL_MS)):
+        last, gaps, unlisted, spacing = self.last, self.gaps, self.unlisted, self.spacing
+        if last is None or time <= last:
+            return self._replace(last=time) if last is None else self
+        apart = time - last
+        if apart > LEAST_GAP_MS and apart > 3 * (spacing or USUAL_MS):
             listed = len(gaps) < MOST_GAPS
-            gaps, unlisted = (*gaps, (self.last, time)) if listed else gaps, unlisted + (not listed)
-        spacing = min(apart, self.spacing or apart) if is_reading else self.spacing
+            gaps, unlisted = [*gaps, [last, time]] if listed else gaps, unlisted + (not listed)
+        if is_reading:
+            spacing = apart if spacing is None or apart < spacing else spacing
         return Progress(self.readings, self.is_named, self.register, time, spacing, gaps, unlisted, self.mark)
 
 
@@ -161,7 +150,7 @@ def record(
         "register": kind,
         "reason": reason,
         "readings": progress.readings,
-        "gaps": [list(gap) for gap in progress.gaps],
+        "gaps": progress.gaps,
         "gaps_unlisted": progress.unlisted,
         "doubts": doubts,
     }

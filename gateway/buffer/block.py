@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from gateway.model import ClockState, Event, Quality, Reading, Reply
+from gateway.buffer.points import Points
+from gateway.model import ClockState, Event, Quality, Reading, Record, Reply
 from gateway.ports import Clock
 
 EVENT = -1
@@ -72,20 +73,41 @@ class Block:
         return self.first + self.count - 1
 
 
-def reading_row(reading: Reading, number: int, boot: int) -> list[Any]:
-    """A reading as a block's row. TypeError where the value is not a scalar; NaN and infinity are no values."""
-    value = reading.value
-    quality, reason = reading.quality, reading.reason
-    if type(value) is float and not isfinite(value):
-        value, quality, reason = None, Quality.BAD, reason or "not_a_number"
-    elif type(value) not in _SCALARS:
-        raise TypeError(f"{reading.point}: a value is a number, text, bool or None, not {value!r}")
-    row: list[Any] = [number, reading.at - boot, value]
-    device_time, context, transaction = reading.device_time, reading.context, reading.transaction
-    if device_time is None and context is None and transaction is None:
-        return row if quality is _GOOD and reason is None else [*row, quality, reason]
+def rows_of(records: Sequence[Record], points: Points, new: list[tuple[int, str]], boot: int) -> list[Any]:
+    """Records as a block's rows; points that the file does not know yet go to `new`. TypeError where a value is not a
+    scalar, or what an event tells is not JSON; NaN and infinity are no values. KeyError: no such point.
+    """
+    rows, numbers = list[Any](), points.numbers
+    beside: tuple[int | None, str | None, str | None] = (None, None, None)
+    more = None
+    for record in records:
+        if not isinstance(record, Reading):
+            rows.append(event_row(record, boot))
+            continue
+        point, value, at, quality, reason = record[:5]
+        if type(value) is float and not isfinite(value):
+            value, quality, reason = None, Quality.BAD, reason or "not_a_number"
+        elif type(value) not in _SCALARS:
+            raise TypeError(f"{point}: a value is a number, text, bool or None, not {value!r}")
+        number = numbers.get(point)
+        if number is None:
+            number = points.number(point, new)
+        if record[5:] != beside:  # the same for all that one message tells: encoded once
+            beside = record[5:]
+            more = _beside(*beside)
+        if more is not None:
+            rows.append([number, at - boot, value, quality, reason, more])
+        elif quality is _GOOD and reason is None:
+            rows.append([number, at - boot, value])
+        else:
+            rows.append([number, at - boot, value, quality, reason])
+    return rows
+
+
+def _beside(device_time: int | None, context: str | None, transaction: str | None) -> orjson.Fragment | None:
     more = {"device_time": device_time, "context": context, "transaction": transaction}
-    return [*row, quality, reason, {key: value for key, value in more.items() if value is not None}]
+    said = {key: value for key, value in more.items() if value is not None}
+    return orjson.Fragment(orjson.dumps(said)) if said else None
 
 
 def event_row(record: Event | Reply, boot: int) -> list[Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.buffer.ballast import Ballast
-from gateway.buffer.block import Anchor, Block, event_row, reading_row
+from gateway.buffer.block import Anchor, Block, rows_of
 from gateway.buffer.epoch import EPOCH_BITS, epoch_at
 from gateway.buffer.fault import Damaged, Full
 from gateway.buffer.group import Group
@@ -28,7 +28,7 @@ from gateway.buffer.resume import Past, Remains
 from gateway.buffer.salvage import Salvaged
 from gateway.buffer.sweep import Bounds, Sweep
 from gateway.errors import StorageError
-from gateway.model import Json, Lane, Point, Reading, Receipt, Record
+from gateway.model import Json, Lane, Point, Receipt, Record
 from gateway.ports import Clock
 from gateway.ranges import Ranges
 
@@ -127,12 +127,7 @@ class LaneBuffer:
             await self.flush()
         if self._group.anchor is None:
             self._group.anchor = Anchor.now(self._clock)
-        boot, number, new = self._group.anchor.boot, self._points.number, self._group.points
-        rows = [
-            reading_row(each, number(each.point, new), boot) if isinstance(each, Reading) else event_row(each, boot)
-            for each in records
-        ]
-        self._group.rows += rows
+        self._group.rows += rows_of(records, self._points, self._group.points, self._group.anchor.boot)
         self._group.state.update(state or {})
         if self._commit_every:
             self._schedule(loop.time() + (self._commit_every if self._group.size < HIGH_WATER // 2 else 0))

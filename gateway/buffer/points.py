@@ -18,7 +18,8 @@ class Points:
         self.entries: dict[int, str] = {}
         self._by_entry: dict[str, int] = {}
         self._known: dict[PointId, Point] = {}
-        self._numbers: dict[PointId, int] = {}
+        self.numbers: dict[PointId, int] = {}
+        """As far as they have been asked for."""
         self._read: dict[int, Sequence[Json] | None] = {}
 
     def know(self, points: Sequence[Point]) -> None:
@@ -26,7 +27,7 @@ class Points:
         for point in points:
             if self._known.get(point.id) != point:
                 self._known[point.id] = point
-                self._numbers.pop(point.id, None)
+                self.numbers.pop(point.id, None)
 
     def adopt(self, entries: Mapping[int, str]) -> None:
         """Numbers that stand in a file."""
@@ -36,7 +37,7 @@ class Points:
 
     def number(self, point: PointId, new: list[tuple[int, str]]) -> int:
         """The point's number; one that the file does not know yet is added to `new`. KeyError: no such point."""
-        number = self._numbers.get(point)
+        number = self.numbers.get(point)
         if number is None:
             if point not in self._known:
                 raise KeyError(f"{point} is not a point of this site")
@@ -46,7 +47,7 @@ class Points:
                 number = max(self.entries, default=0) + 1
                 self.entries[number], self._by_entry[entry] = entry, number
                 new.append((number, entry))
-            self._numbers[point] = number
+            self.numbers[point] = number
         return number
 
     def entry(self, number: int) -> Sequence[Json] | None:

@@ -118,7 +118,7 @@ def test_gaps_are_found_by_the_usual_spacing_and_listed_up_to_a_bound() -> None:
     progress = Progress(last=0)
     for time in (60_000, 120_000, 180_000, 600_000, 660_000):
         progress = progress.at(time)
-    assert progress.gaps == ((180_000, 600_000),)
+    assert progress.gaps == [[180_000, 600_000]]
     for step in range(40):
         progress = progress.at(10_000_000 + step * 1_000_000)
     assert len(progress.gaps) == sessions.MOST_GAPS
