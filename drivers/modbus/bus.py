@@ -6,9 +6,11 @@ travelled before its answer begins, and an answer comes in the pieces that a UAR
 
 import asyncio
 import os
+import re
 import select
 import shutil
 import tempfile
+import termios
 import tty
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +24,9 @@ LineFault = Literal[
     "crc", "garbage_before", "garbage_after", "trickle", "foreign", "echo", "echo_only", "stale", "duplicate",
     "other_speed", "unplug",
 ]  # fmt: skip
+OUTPUT_SPEED = 5
+"""Where tcgetattr has it."""
+SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if re.fullmatch(r"B[1-9][0-9]+", name)}
 TICK = 0.05
 """Seconds between two looks whether somebody has opened the pty: without, its descriptor cannot be waited for."""
 PIECE = 16
@@ -64,6 +69,13 @@ class Bus:
             self._server.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def baud(self) -> int | None:
+        """The speed that the other end has set; None: a serial server's, which nobody here sees."""
+        if self._master is None:
+            return None
+        return SPEEDS.get(termios.tcgetattr(self._master)[OUTPUT_SPEED])
 
     def plug(self) -> None:
         if self._folder is None or self._master is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from drivers.modbus import frames
 from drivers.modbus.bus import Bus
 from drivers.modbus.codec import lay
-from drivers.modbus.frames import EVERYBODY, WRITE_SEVERAL, Request
+from drivers.modbus.frames import EVERYBODY, Request
 from drivers.modbus.played import Fault, Unit
 from drivers.modbus.settings import Settings
 from gateway.errors import ConfigError
@@ -79,7 +79,8 @@ class Emulator:
 
     def connect(self, device: Device) -> None:
         """One more device is on the line."""
-        unit = Unit(device, asyncio.get_running_loop().time())
+        serial = f"{self._settings.baud} {self._settings.format}" if self.bus else ""
+        unit = Unit(device, asyncio.get_running_loop().time(), serial)
         self._by_id[device.id] = self._units[unit.address] = unit
 
     async def run(self) -> None:
@@ -194,18 +195,18 @@ class Emulator:
     def _spoilt(self, frame: bytes) -> tuple[bytes, Fault | None, float]:
         """The answer to a question, with what is wrong inside it; the fault; seconds that it hesitates."""
         request = frames.parse(frame)
-        unit = self._units.get(request.unit)
+        unit, now = self._units.get(request.unit), asyncio.get_running_loop().time()
         if self.bus and request.unit == EVERYBODY:
             for each in self._units.values():
-                each.write(request)
-        if unit is None:
-            return b"", None, 0.0  # a line is silent where nobody lives
+                each.write(request, now)
+        if unit is None or (self.bus and unit.baud not in (None, self.bus.baud or unit.baud)):
+            return b"", None, 0.0  # a line is silent where nobody lives, or nobody at this speed
         words: tuple[int, ...] = ()
-        if request.function in (frames.WRITE_ONE, WRITE_SEVERAL):
-            code = unit.write(request)
+        if request.function not in (frames.READ_HOLDING, frames.READ_INPUT):
+            code = unit.write(request, now)
             self._units = {each.address: each for each in self._units.values()}
         else:
-            read = unit.read(request, asyncio.get_running_loop().time())
+            read = unit.read(request, now)
             code, words = (read, ()) if isinstance(read, int) else (0, read)
         answer = frames.refuse(request, code) if code else frames.answer(request, words)
         previous, unit.previous = unit.previous, answer

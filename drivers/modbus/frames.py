@@ -9,6 +9,7 @@ A frame is: transaction id (2 bytes), protocol 0 (2), length (2), unit (1), func
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.errors import DeviceError
 from gateway.model import Reason
@@ -21,6 +22,9 @@ LONGEST = 254
 EVERYBODY = 0
 """The unit id that every device on a line obeys and none answers (MODBUS over Serial Line V1.02, 2.2)."""
 READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL = 3, 4, 6, 16
+OPEN_SETTINGS: Literal[40] = 40
+"""Orno's own: a password, written as function 16 writes registers, after which settings can be written."""
+SEVERAL = (WRITE_SEVERAL, OPEN_SETTINGS)
 
 EXCEPTIONS = {
     1: ("illegal function", Reason.CONFIG_ERROR), 2: ("illegal data address", Reason.CONFIG_ERROR),
@@ -88,7 +92,7 @@ def parse(frame: bytes) -> Request:
             case 6:
                 addr, word = _PAIR.unpack(rest)
                 return Request(transaction, unit, function, addr, 1, (word,))
-            case 16:
+            case 16 | 40:
                 addr, count = _PAIR.unpack_from(rest)
                 if rest[4] != 2 * count or len(rest) != 5 + 2 * count:
                     raise ValueError("byte count and registers do not agree")
@@ -101,7 +105,7 @@ def parse(frame: bytes) -> Request:
 def ask(request: Request) -> bytes:
     """The frame of a request."""
     body = _PAIR.pack(request.addr, request.words[0] if request.function == WRITE_ONE else request.count)
-    if request.function == WRITE_SEVERAL:
+    if request.function in SEVERAL:
         body += bytes([2 * request.count]) + struct.pack(f">{request.count}H", *request.words)
     return _frame(request, request.function, body)
 

@@ -235,7 +235,7 @@ def _candidate(profile: Profile) -> _Candidate:
         (fc, addr) for fc, spans in profile.answers.items() for low, high in spans for addr in range(low, high + 1)
     }
     if profile.assign:
-        registers |= {(3, one.addr + n) for one in profile.assign.holdings for n in range(one.width)}
+        registers |= {(3, one.addr + n) for one in profile.assign.holdings.values() for n in range(one.width)}
     registers -= alone
     if profile.line.one_table:
         registers |= {(7 - fc, addr) for fc, addr in registers}

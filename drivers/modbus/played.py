@@ -1,18 +1,21 @@
 """One emulated device: its registers, backwards through the codec, and how its maker lets them be asked."""
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from drivers.modbus import identify, sunspec
+from drivers.modbus.assign import Assign, Coded, Place
 from drivers.modbus.bus import LineFault
 from drivers.modbus.codec import Field, Kind, decode, encode, lay
 from drivers.modbus.examples import needed
 from drivers.modbus.frames import Request
 from drivers.modbus.kinds import ACCUMULATORS
 from drivers.modbus.scenario import Day
-from drivers.modbus.settings import DeviceSettings, Place, Profile
+from drivers.modbus.settings import DeviceSettings, Profile
+from drivers.modbus.settings import Place as Point
 from gateway.model import Device
 
 Fault = LineFault | Literal[
@@ -21,17 +24,20 @@ Fault = LineFault | Literal[
     "previous", "garbage", "close",
 ]  # fmt: skip
 BAD_ADDRESS, BAD_VALUE, BAD_FUNCTION = 2, 3, 1
+OPEN = 10.0
+"""Seconds for which settings stay open."""
 
 
 class Unit:
     """One emulated device: its registers now."""
 
-    def __init__(self, device: Device, now: float) -> None:
+    def __init__(self, device: Device, now: float, serial: str = "") -> None:
+        """`serial`: how its line is set, 9600 8N1."""
         assert isinstance(device.profile, Profile)
         self.profile = device.profile
         self.day = Day(device.id, now)
         self.limits = self.profile.limits()
-        self.places: Mapping[str, Place] = {**self.profile.points, **self.profile.writes}
+        self.places: Mapping[str, Point] = {**self.profile.points, **self.profile.writes}
         self.fields: dict[str, Field] = dict((*self.profile.fields(), *self.profile.writable()))
         self.stored: dict[str, tuple[int, ...]] = {
             slug: encode(field, _first(self.profile, slug) * field.factor + field.offset)
@@ -47,10 +53,13 @@ class Unit:
         self.address = device.settings.address
         for fc, spans in self.profile.answers.items():
             self.told[fc] = {addr: 0 for first, last in spans for addr in range(first, last + 1)} | self.told[fc]
-        if self.profile.assign:
-            unit = self.profile.assign.unit
-            self.told[3] |= {one.addr + n: 0 for one in self.profile.assign.holdings for n in range(one.width)}
-            self.told[3] |= dict(enumerate(encode(unit.field, self.address), unit.addr))
+        self.baud: int | None = None
+        """The speed that it was set to over the line; before, it hears at any."""
+        self._open_until = -math.inf
+        if assign := self.profile.assign:
+            meant = assign.meant(self.address, serial)
+            for name, holding in assign.holdings.items():
+                self.told[3] |= dict(enumerate(encode(holding.field, meant.get(name, 0)), holding.addr))
         told = [*self.profile.match, *identify.needed(self.profile)]
         self.codes = {question: one.alone for one in told for question in identify.requests(self.profile, [one])}
         """(function, address, count) that ask what it is, and whether it says so only there, not what it measures."""
@@ -79,7 +88,8 @@ class Unit:
             return BAD_ADDRESS
         self.day.advance(now)
         whole = 0
-        words = {addr: word for addr, word in self.told.get(request.function, {}).items() if request.addr <= addr < end}
+        told = self.told[3] | self.told[4] if line.one_table else self.told.get(request.function, {})
+        words = {addr: word for addr, word in told.items() if request.addr <= addr < end}
         fields = {} if self.codes.get(asked) else self.fields
         for slug, field in sorted(fields.items(), key=lambda pair: pair[0] in self.stored):  # what is held wins
             if field.fc == request.function and field.addr < end and field.end > request.addr:
@@ -94,7 +104,7 @@ class Unit:
         self.produced += whole
         return tuple(words.get(addr, 0) for addr in wanted)
 
-    def write(self, request: Request) -> int:
+    def write(self, request: Request, now: float) -> int:
         """Store what is written and return 0, or an exception code."""
         for slug, field in self.profile.writable():
             place = self.profile.writes[slug]
@@ -103,13 +113,38 @@ class Unit:
                     return BAD_FUNCTION
                 self.stored[slug] = request.words
                 return 0
-        for holding in self.profile.assign.holdings if self.profile.assign else ():
-            if (holding.fc, holding.addr, holding.width) == (request.function, request.addr, request.count):
-                self.told[3] |= dict(enumerate(request.words, request.addr))
-                if self.profile.assign and holding is self.profile.assign.unit:
-                    self.address = int(decode(holding.field, request.words)[0] or 0)
+        return self._set(self.profile.assign, request, now) if self.profile.assign else BAD_ADDRESS
+
+    def _set(self, assign: Assign, request: Request, now: float) -> int:
+        """Take an address or a speed, as its maker has it written."""
+        opening, command = assign.opening, assign.command
+        asked = (request.function, request.addr, request.count)
+        if opening and (*asked, request.words) == (opening.fc, opening.addr, len(opening.words), tuple(opening.words)):
+            self._open_until = now + OPEN
+            return 0
+        if opening and now > self._open_until:
+            return BAD_VALUE
+        if command and asked == (command.fc, command.addr, len(command.words)):
+            for name, word in zip(command.words, request.words, strict=True):
+                if isinstance(name, str):
+                    self._take(assign, name, (word,))
+                elif name != word:
+                    return BAD_VALUE
+            return 0
+        for name, holding in () if command else assign.holdings.items():
+            if asked == (holding.fc, holding.addr, holding.width):
+                self._take(assign, name, request.words)
                 return 0
         return BAD_ADDRESS
+
+    def _take(self, assign: Assign, name: Place, words: Sequence[int]) -> None:
+        holding = assign.holdings[name]
+        self.told[3] |= dict(enumerate(words, holding.addr))
+        number, _ = decode(holding.field, words)
+        if name == "unit":
+            self.address = int(number or 0)
+        if name == "baud" and isinstance(holding, Coded):
+            self.baud = next((int(speed) for speed, code in holding.codes.items() if code == number), self.baud)
 
     def turn(self) -> None:
         """Somebody sets it to the other word order."""

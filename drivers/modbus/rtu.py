@@ -6,7 +6,7 @@ unit (1 byte), function (1), the rest, CRC (2, low byte first). Everything betwe
 
 from collections.abc import Iterator
 
-from drivers.modbus.frames import READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_SEVERAL, NoAnswer, Refused
+from drivers.modbus.frames import READ_HOLDING, READ_INPUT, SEVERAL, WRITE_ONE, NoAnswer, Refused
 
 SHORTEST, LONGEST = 5, 256
 QUESTION = 8
@@ -128,10 +128,10 @@ def cut_question(heard: bytes) -> tuple[bytes | None, bytes]:
     """The first whole question in `heard` and what follows it; what can be no question is dropped."""
     while len(heard) >= 2:
         function = heard[1]
-        known = function in (*_READS, WRITE_ONE, WRITE_SEVERAL)
-        if known and function == WRITE_SEVERAL and len(heard) < 7:
+        known = function in (*_READS, WRITE_ONE, *SEVERAL)
+        if known and function in SEVERAL and len(heard) < 7:
             break
-        length = 9 + heard[6] if function == WRITE_SEVERAL else QUESTION
+        length = 9 + heard[6] if function in SEVERAL else QUESTION
         if known and len(heard) < length:
             break
         if known and is_whole(heard[:length]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from drivers.modbus import Profile
-from drivers.modbus.assign import move
+from drivers.modbus.assign import Unwritten, move
 from drivers.modbus.driver import wire as modbus_wire
 from drivers.modbus.line import Line
 from drivers.modbus.scan import UNITS, Found, Step, factory_settings, scan
@@ -105,7 +105,10 @@ class _Bench:
             try:
                 await move(self._wire_at, profile.assign, (found.unit, found.serial), (address, self._wanted))
             except LookupError:
-                print(f"{profile.profile} cannot be set to {self._wanted}. Choose another setting with --to.")
+                print(f"{profile.profile} cannot be set to {self._wanted} over the line. Choose another with --to.")
+                continue
+            except Unwritten as error:
+                print(f"Nothing was written: {error}. Set {address} and {self._wanted} at its keys.")
                 continue
             except DeviceError as error:
                 print(f"It is not done: {error}. Switch the meter off and on, then look for it: lampione scan.")

@@ -119,14 +119,14 @@ def test_a_meter_that_is_set_at_its_keys_only_is_waited_for(tmp_path: Path) -> N
         assert typed.end() == 0
 
 
-def test_a_write_that_is_refused_is_said(line: Line, tmp_path: Path) -> None:
+def test_a_meter_that_does_not_say_how_it_is_set_is_not_written_to(line: Line, tmp_path: Path) -> None:
     typed = Typed(line.port, "11", state=tmp_path)
     typed.until("Connect the meter")
     typed.type("")
     typed.until("[y/N]")
     line.fault("here/feeder", "exception_4")
     typed.type("y")
-    typed.until("It is not done: unit 1 refuses register 0x0014: exception 4")
+    typed.until("Nothing was written: its unit cannot be read from register 0x0014: exception 4, device failure.")
     assert typed.end() == 1
 
 
