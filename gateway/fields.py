@@ -15,7 +15,8 @@ from gateway.quantities import convert
 class Written(BaseModel):
     """Base of everything that people write: unknown keys are mistakes, values never change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # A validator is built when it is first used: those of the models inside others never are.
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
     later: ClassVar[Mapping[str, str]] = {}
     """Keys of later versions, each with what to write for now: the mistake is then called what it is."""
 

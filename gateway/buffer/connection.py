@@ -74,7 +74,7 @@ def _set_up(db: sqlite3.Connection, grow: int, max_bytes: int) -> None:
         f"PRAGMA page_size={PAGE}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
         f"PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={max(64, grow // PAGE)};"
         f"PRAGMA journal_size_limit=-1; PRAGMA max_page_count={max_bytes // PAGE};"
-        "PRAGMA cache_size=-256; PRAGMA foreign_keys=OFF;"
+        "PRAGMA cache_size=-128; PRAGMA foreign_keys=OFF;"
     )
     if db.execute("PRAGMA page_count").fetchone()[0] <= 1:
         db.executescript(f"BEGIN; {'; '.join(SCHEMA)}; PRAGMA user_version={FORMAT}; COMMIT")
