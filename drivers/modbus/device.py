@@ -1,15 +1,16 @@
 """What the driver remembers of one device: when its points are due, which are bad, and since when it is silent."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from drivers.modbus.codec import Field
 from drivers.modbus.counters import Counters
 from drivers.modbus.identity import Identity
 from drivers.modbus.lesson import Lesson
-from drivers.modbus.plan import Block, Named, lengthened, plan
+from drivers.modbus.plan import Block, Named, plan
 from drivers.modbus.settings import SETTING_EVERY, DeviceSettings, Profile
+from drivers.modbus.trail import Trail
 from gateway.errors import DeviceError
 from gateway.model import Device, Quality, Reading, Reason
 from gateway.ports import State
@@ -21,8 +22,6 @@ SILENT_SHARE = 0.05
 LONGEST_PROBE = 300.0
 SAY_AGAIN = 300.0
 """Seconds after which a point that is still bad says so again, and a refused register is asked for again."""
-SUSPECT = 60.0
-"""Seconds for which no question is asked whose answer would be as long as one that never came."""
 
 
 @dataclass(slots=True)
@@ -55,19 +54,14 @@ class Polled:
         self.due = -math.inf
         """When to read it next, loop time."""
         self._limits = self.profile.limits()
-        self._fields = self._there = [pair for rate in self.rates for pair in rate.fields]
+        self._fields = [pair for rate in self.rates for pair in rate.fields]
+        self.trail = Trail(self._limits, () if self.profile.sunspec else self._fields)
         self._said: dict[str, tuple[str, float]] = {}
         self._refused: set[str] = set()
         self._excluded: dict[str, float] = {}
         """Fields that no request holds, and until when: the device does not have them."""
-        self._plans: dict[tuple[float, ...], list[Block]] = {}
-        self._longer: dict[Block, Block] = {}
-        """What is asked instead of a planned block where the last answer was as long."""
+        self._plans: dict[tuple[float, ...], Sequence[Block]] = {}
         self._worth = 0
-        self._asked: dict[int, int] = {}
-        """By function: how many registers were asked for last."""
-        self._lost: dict[tuple[int, int], float] = {}
-        """(function, count) of questions without an answer, and until when it may still come."""
 
     def turn(self) -> None:
         """Read and write in the word order that the device is set to."""
@@ -90,55 +84,20 @@ class Polled:
         self.lesson = Lesson()
         return due
 
-    def blocks(self, due: Iterable[Rate], worth: int) -> list[Block]:
+    def blocks(self, due: Iterable[Rate], worth: int) -> Sequence[Block]:
         """The questions that read it; `worth`: see plan.plan."""
         if worth != self._worth:
-            self._plans, self._longer, self._worth = {}, {}, worth
+            self._plans, self._worth = {}, worth
         key = tuple(rate.every for rate in due)
         if key not in self._plans:
             fields = [pair for rate in due for pair in rate.fields if pair[0] not in self._excluded]
-            self._plans[key] = plan(fields, self._limits, worth)
-            self._longer |= {block: self._lengthened(block, {block.count}) for block in self._plans[key]}
+            self._plans[key] = self.trail.ordered(plan(fields, self._limits, worth))
         return self._plans[key]
-
-    def as_asked(self, block: Block, now: float) -> Block:
-        """`block` as it is to be asked: of another length than the last answer, and than any that is still to come."""
-        lost = self._still_to_come(block.fc, now)
-        asked = self._varied(block, {self._asked.get(block.fc, 0), *lost})
-        if asked.count in lost:
-            asked = self._varied(block, lost)
-        self._asked[block.fc] = asked.count
-        return asked
-
-    def is_ambiguous(self, block: Block, now: float) -> bool:
-        """Whether its answer could be one that is still to come. Parted, it is told apart."""
-        lost = self._still_to_come(block.fc, now)
-        return len(block.fields) > 1 and self._varied(block, lost).count in lost
-
-    def _varied(self, block: Block, taken: set[int]) -> Block:
-        if block.count not in taken:
-            return block
-        if len(taken) == 1 and block in self._longer:
-            return self._longer[block]
-        return self._lengthened(block, taken)
-
-    def _lengthened(self, block: Block, taken: set[int]) -> Block:
-        # What asks who the device is has no fields, and may be answered only by itself.
-        return lengthened(block, self._there, self._limits, taken) if block.fields else block
-
-    def _still_to_come(self, fc: int, now: float) -> set[int]:
-        if self._lost:
-            self._lost = {shape: until for shape, until in self._lost.items() if until > now}
-        return {count for function, count in self._lost if function == fc}
-
-    def missed(self, asked: Block, now: float) -> None:
-        """No answer came."""
-        self._lost[asked.fc, asked.count] = now + SUSPECT
 
     def refuses_more(self, block: Block, asked: Block) -> None:
         """`block` was refused in a longer request."""
         self.lesson.refused_more(block, asked, self._limits)
-        self._longer = {}
+        self.trail.shorten()
 
     def learn(self, now: float) -> None:
         """The poll is over."""
@@ -147,10 +106,11 @@ class Polled:
             self._exclude(excluded)
 
     def _exclude(self, excluded: dict[str, float]) -> None:
-        self._excluded, self._plans, self._longer = excluded, {}, {}
+        self._excluded, self._plans = excluded, {}
         lacking = tuple((field.fc, field.addr, field.end - 1) for slug, field in self._fields if slug in excluded)
-        self._there = [pair for pair in self._fields if pair[0] not in excluded]
         self._limits.forbidden = (*self.profile.limits().forbidden, *lacking)
+        if self.identity.is_known or not self.profile.sunspec:  # else nobody knows where they are
+            self.trail.leads([pair for pair in self._fields if pair[0] not in excluded])
 
     def good(self, block: Block) -> None:
         """What it holds has values."""
@@ -186,6 +146,7 @@ class Polled:
     def start_over(self) -> None:
         """The wire is new: everything is due."""
         self.identity.ask_again()
+        self.trail.start_over()
         self.due = -math.inf
         for rate in self.rates:
             rate.due = -math.inf

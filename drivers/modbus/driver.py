@@ -12,13 +12,14 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from drivers.modbus.asking import Asking
 from drivers.modbus.codec import decode_at
-from drivers.modbus.device import Polled
-from drivers.modbus.frames import ABOUT_REGISTERS, NoAnswer, Refused
+from drivers.modbus.device import Polled, Rate
+from drivers.modbus.frames import Misfit, NoAnswer, Refused
 from drivers.modbus.identity import Nature, Question, inquire
 from drivers.modbus.orders import Order, order
 from drivers.modbus.pace import Pace
-from drivers.modbus.plan import Block, halves
+from drivers.modbus.plan import Block
 from drivers.modbus.settings import Settings
 from drivers.modbus.tcp import Tcp
 from gateway.errors import CommandError, DeviceError, LinkError, StorageError
@@ -45,14 +46,13 @@ class Driver:
         paces = {device.unit: _pace(device, link.settings) for device in self._devices}
         self._slowest = max([link.settings.timeout, *(pace.longest for pace in paces.values())])
         self._wire = wire(link, paces)
+        self._asking = Asking(self._wire, self._alive)
         self._unplugged = False
         self._orders: deque[Order] = deque()
         self._news = asyncio.Event()
         self._up = self._leaving = False
         self._began = 0.0
         """Since when there is polling: what is due together is asked for together, at one waking."""
-        self._started = 0.0
-        """When the last question was put."""
 
     async def run(self, emit: Emit) -> None:
         """Poll until cancelled, or until `let_go`. LinkError: the wire cannot be had; run again, it waits for the
@@ -122,9 +122,9 @@ class Driver:
             say = await self._ask(device, emit, readings)
             self._answers(device)
         except NoAnswer as error:
-            if device.identity.is_doubted(readings):
+            if isinstance(error, Misfit) or device.identity.is_doubted(readings):
                 readings.clear()
-            readings += self._fall_silent(device, error, readings, self._now() - self._started)
+            readings += self._fall_silent(device, error, readings, self._now() - self._asking.started)
             say = f"{device.id} (unit {device.unit} at {self._wire.peer}): {error}. {error.fix}"
         device.learn(self._now())
         told, events = device.counters.judge(readings)
@@ -135,9 +135,23 @@ class Driver:
         await self._tell_state(emit, device, say)
 
     async def _ask(self, device: Polled, emit: Emit, readings: list[Reading]) -> str:
-        """Put what it answers into `readings`; one sentence where it refuses something, or ''. NoAnswer: silence."""
+        """Put what it answers into `readings`; one sentence where it refuses something, or ''. NoAnswer: silence.
+
+        Where an answer was another question's, all are asked for once more: those before may have been, too.
+        """
         rates = device.take_due(self._now(), self._began)
         await self._obey(emit)
+        try:
+            return await self._ask_all(device, emit, rates, readings)
+        except Misfit:
+            if device.silent:
+                raise
+        readings.clear()
+        device.identity.ask_again()
+        return await self._ask_all(device, emit, rates, readings)
+
+    async def _ask_all(self, device: Polled, emit: Emit, rates: Sequence[Rate], readings: list[Reading]) -> str:
+        """As `_ask`, once."""
         try:
             if device.identity.due <= self._now() and await self._identify(device, emit):
                 rates = device.rates
@@ -166,7 +180,7 @@ class Driver:
             block = blocks.popleft()
             await self._obey(emit)
             try:
-                words = await self._read(device, block)
+                words = await self._asking.read(device, block)
             except Refused as error:
                 parts = device.lesson.parts(block, error)
                 blocks.extendleft(reversed(parts))
@@ -177,6 +191,7 @@ class Driver:
             device.lesson.passed()
             readings += self._decode(device, block, words)
             device.good(block)
+        await self._asking.prove(device)
         return say
 
     async def _identify(self, device: Polled, emit: Emit) -> bool:
@@ -204,13 +219,15 @@ class Driver:
 
         async def read(question: Question) -> list[int] | None:
             try:
-                return await self._read(device, Block(*question, ()))
+                return await self._asking.read(device, Block(*question, ()))
             except Refused as error:
                 if error.reason != Reason.CONFIG_ERROR:
                     raise
                 return None
 
-        return await inquire(device.profile, read)
+        nature = await inquire(device.profile, read)
+        await self._asking.prove(device)
+        return nature
 
     def _fall_silent(
         self, device: Polled, error: DeviceError, readings: Sequence[Reading], lost: float
@@ -238,38 +255,6 @@ class Driver:
         say = say if state else f"{device.id} answers again."
         if await self._tell(emit, [Event(state or "device_up", device.id, self._at(), say)], Lane.EVENT):
             device.trouble = state
-
-    async def _read(self, device: Polled, block: Block, *, has_second_try: bool = True) -> list[int]:
-        """The registers of `block`, which may be asked for in a longer request, or in two.
-
-        Once more where an answer is lost: gateways close idle connections. A silent device gets no second try.
-        """
-        has_second_try = has_second_try and not device.silent
-        self._started = self._now()
-        self._alive()
-        while True:
-            if device.is_ambiguous(block, self._now()):
-                words = [0] * block.count
-                for part in halves(block):
-                    read = await self._read(device, part, has_second_try=has_second_try)
-                    words[part.addr - block.addr : part.end - block.addr] = read
-                return words
-            asked = device.as_asked(block, self._now())
-            try:
-                words = await self._wire.read(device.unit, asked.fc, asked.addr, asked.count)
-            except NoAnswer:
-                device.missed(asked, self._now())
-                if not has_second_try:
-                    raise
-                has_second_try = False
-            except Refused as error:
-                if error.reason == Reason.COMM_FAILURE:  # a gateway that waited in vain (11) is silence, too
-                    raise NoAnswer(str(error)) from None
-                if asked is block or error.code not in ABOUT_REGISTERS:
-                    raise
-                device.refuses_more(block, asked)
-            else:
-                return words[block.addr - asked.addr :][: block.count]
 
     def _decode(self, device: Polled, block: Block, words: list[int]) -> list[Reading]:
         at = self._at()
@@ -342,7 +327,7 @@ class Driver:
             except NoAnswer as error:
                 lost = error
         try:
-            words = await self._read(put.device, put.block)
+            words = await self._asking.read(put.device, put.block)
         except (NoAnswer, Refused) as error:
             if put.is_rehearsal:
                 raise DeviceError(f"{on} cannot be read: {error}. Nothing was written.") from None

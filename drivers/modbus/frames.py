@@ -49,6 +49,10 @@ class NoAnswer(DeviceError):
         self.fix = fix
 
 
+class Misfit(NoAnswer):
+    """What came answers another question: what was taken for an answer before may have, too."""
+
+
 class Refused(DeviceError):
     """The device answered with an exception code."""
 
@@ -152,14 +156,14 @@ def find_answer(asked: bytes, heard: bytes) -> bytes | None:
 def _check(asked: bytes, frame: bytes) -> None:
     unit, function = asked[6], asked[7]
     if frame[6] != unit:
-        raise NoAnswer(f"unit {frame[6]} answered a question to unit {unit}")
+        raise Misfit(f"unit {frame[6]} answered a question to unit {unit}")
     if frame[7] == function | 0x80 and len(frame) == 9:
         raise Refused(frame[8])
     if frame[7] != function:
-        raise NoAnswer(f"function {frame[7]} answered function {function}")
+        raise Misfit(f"function {frame[7]} answered function {function}")
     if function in (READ_HOLDING, READ_INPUT):
         count = int.from_bytes(asked[10:12], "big")
         if len(frame) != 9 + 2 * count or frame[8] != 2 * count:
-            raise NoAnswer(f"{count} registers were asked, the answer has {(len(frame) - 9) / 2:g}")
+            raise Misfit(f"{count} registers were asked, the answer has {(len(frame) - 9) / 2:g}")
     elif frame[8:] != asked[8:12]:
-        raise NoAnswer("the answer to the write names other registers")
+        raise Misfit("the answer to the write names other registers")

@@ -10,10 +10,9 @@ import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from drivers.modbus import rtu
-from drivers.modbus.frames import EVERYBODY, WRITE_ONE, NoAnswer, Refused, Request, ask
+from drivers.modbus.frames import EVERYBODY, WRITE_ONE, Misfit, NoAnswer, Refused, Request, ask
 from drivers.modbus.link import Settings
 from drivers.modbus.pace import Pace
 from gateway import tty
@@ -30,16 +29,6 @@ PIECES = 32
 """Bytes of an answer that a UART hands over at once, or nearly so."""
 
 
-class _Outlet(Protocol):
-    def write(self, data: bytes) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
 class Line:
     """Opens when first asked. One task uses it."""
 
@@ -51,7 +40,7 @@ class Line:
         self.silence = 3.5 * self.character if settings.baud <= 19200 else FAST
         self.afterwards = max([settings.timeout, *(pace.longest for pace in paces.values())])
         """Seconds that the line rests after the time of a question without a clean answer is over."""
-        self._outlet: _Outlet | None = None
+        self._outlet: _Device | _Server | None = None
         self._asked = b""
         self._heard = bytearray()
         self._waiting: asyncio.Future[bytes] | None = None
@@ -61,6 +50,9 @@ class Line:
         self._last_asked = 0
         self._doubled: set[int] = set()
         """Units of which an answer came that nobody had asked for."""
+        self._believed = b""
+        self._gainsaid: int | None = None
+        """The unit of which another answer came after the one that was believed."""
         self._gone: LinkError | None = None
         self._opening: asyncio.Future[tty.Port] | None = None
         self._errors: int | None = None
@@ -141,11 +133,14 @@ class Line:
         if outlet is not self._outlet:
             await self.open()
 
-    async def _send(self, request: Request) -> tuple["_Outlet", float]:
-        """Put a question on the line as soon as it is quiet; when that was."""
+    async def _send(self, request: Request) -> tuple["_Device | _Server", float]:
+        """Put a question on the line as soon as it is quiet; when that was. Misfit: the last has two answers."""
         await self.open()
         await self._quiet(max(self.silence, self._pace(request.unit).gap))
         await self.open()  # it may have been lost meanwhile
+        if request.unit == self._gainsaid and not request.words:
+            self._gainsaid = None
+            raise rtu.two_answers()
         outlet = self._outlet
         assert outlet
         loop = asyncio.get_running_loop()
@@ -195,6 +190,7 @@ class Line:
             if not clean:
                 # However soon it was given up: it may have all its time, and the slowest device's on top.
                 self._suspect = sent + travel + pace.longest + self.afterwards
+                self._last_asked, self._believed, self._gainsaid = EVERYBODY, b"", None
         return answer
 
     async def _quiet(self, gap: float) -> None:
@@ -210,21 +206,18 @@ class Line:
             await asyncio.sleep(ready - now)
 
     async def _expect_silence(self, request: Request) -> None:
-        """A frame ends with a silence, which the next question needs anyway. NoAnswer: it was not the only answer."""
+        """A frame ends with a silence, which the next question needs anyway. Misfit: it was not the only answer."""
         await asyncio.sleep(self._busy + self.silence - asyncio.get_running_loop().time())
         if len(self._heard) > 1:  # more than a driver that switches: a UART hands the rest over when it is full
             await asyncio.sleep(rtu.answer_length(self._asked) * self.character)
-        if any(frame[0] == request.unit for frame in rtu.answers(bytes(self._heard))):
-            raise NoAnswer(
-                "two answers came to one question, nobody knows which is right",
-                "If it happens again, look for a second device with this address, or a serial server with a memory.",
-            )
+        if request.unit == self._gainsaid:
+            raise rtu.two_answers()
 
     async def _expect_nothing_more(self, unit: int) -> None:
-        """Two answers came to a question before. NoAnswer: they do again; else it was a late one."""
+        """Two answers came to a question before. Misfit: they do again; else it was a late one."""
         await asyncio.sleep(self.afterwards)
         if len(self._heard) >= rtu.SHORTEST:
-            raise NoAnswer(
+            raise Misfit(
                 f"two answers come to each question, two devices have address {unit}",
                 "Disconnect one of them and give it another address.",
             )
@@ -247,13 +240,13 @@ class Line:
             self._waiting.set_exception(error)
         else:
             if answer is not None:
-                before = self._without_echo().partition(answer)[0]
-                self._doubled.update(frame[0] for frame in rtu.answers(before))
+                self._compare(self._without_echo().partition(answer)[0])
+                self._believed = answer
                 del self._heard[: self._heard.rindex(answer) + len(answer)]
                 self._waiting.set_result(answer)
                 self._hear_unasked()
 
-    def lost(self, outlet: _Outlet, error: DeviceError | LinkError) -> None:
+    def lost(self, outlet: "_Device | _Server", error: DeviceError | LinkError) -> None:
         """The serial server has closed (a new connection may do), or the adapter has been pulled."""
         if outlet is not self._outlet:
             return
@@ -267,9 +260,16 @@ class Line:
         """What no question is open for. A stray byte or two is a driver switching; more is somebody's answer."""
         if len(self._heard) < rtu.SHORTEST:
             return
-        if any(frame[0] == self._last_asked for frame in rtu.answers(bytes(self._heard))):
-            self._doubled.add(self._last_asked)
+        self._compare(bytes(self._heard))
         self._suspect = max(self._suspect, self._busy + self.afterwards)
+
+    def _compare(self, heard: bytes) -> None:
+        """One more answer of the unit asked last is another device's, or shows that the one before was wrong."""
+        more = [frame for frame in rtu.answers(heard) if frame[0] == self._last_asked]
+        if more:
+            self._doubled.add(self._last_asked)
+        if self._believed and any(frame != self._believed for frame in more):
+            self._gainsaid = self._last_asked
 
     def _without_echo(self) -> bytes:
         """What has come but for the question itself, which an adapter may hear as it speaks.

@@ -6,7 +6,7 @@ unit (1 byte), function (1), the rest, CRC (2, low byte first). Everything betwe
 
 from collections.abc import Iterator
 
-from drivers.modbus.frames import READ_HOLDING, READ_INPUT, SEVERAL, WRITE_ONE, NoAnswer, Refused
+from drivers.modbus.frames import READ_HOLDING, READ_INPUT, SEVERAL, WRITE_ONE, Misfit, NoAnswer, Refused
 
 SHORTEST, LONGEST = 5, 256
 QUESTION = 8
@@ -71,14 +71,14 @@ def find_answer(asked: bytes, heard: bytes) -> bytes | None:
     """The frame in `heard`, wherever it begins, that answers `asked`; None while there is none.
 
     Unit, function, byte count (or address and count of a write) and CRC must fit. Refused: an exception answer.
-    NoAnswer: before it another master has asked the same unit, so that nobody knows whose answer it is.
+    Misfit: before it another master has asked the same unit, so that nobody knows whose answer it is.
     """
     for head, length in _heads(asked):
         for at in _places(head, heard):
             frame = heard[at : at + length]
             if len(frame) == length and is_whole(frame):
                 if at >= QUESTION and any(each[0] == asked[0] for each in questions(heard[:at])):
-                    raise NoAnswer(f"another master asks unit {asked[0]} on this line", "Disconnect the other master.")
+                    raise Misfit(f"another master asks unit {asked[0]} on this line", "Disconnect the other master.")
                 if frame[1] != asked[1]:
                     raise Refused(frame[2])
                 return frame
@@ -106,13 +106,13 @@ def why_none(asked: bytes, heard: bytes) -> NoAnswer | None:
     unit, function = asked[0], asked[1]
     for frame in answers(heard):
         if frame[0] != unit:
-            return NoAnswer(f"unit {frame[0]} answered a question to unit {unit}")
+            return Misfit(f"unit {frame[0]} answered a question to unit {unit}")
         if frame[1] != function:
-            return NoAnswer(f"function {frame[1] & 0x7F} answered function {function}")
+            return Misfit(f"function {frame[1] & 0x7F} answered function {function}")
         count = int.from_bytes(asked[4:6], "big")
-        return NoAnswer(f"{count} registers were asked, the answer has {frame[2] / 2:g}")
+        return Misfit(f"{count} registers were asked, the answer has {frame[2] / 2:g}")
     if any(True for _ in questions(heard)):
-        return NoAnswer("another master asks on this line", "Disconnect the other master.")
+        return Misfit("another master asks on this line", "Disconnect the other master.")
     head, length = next(_heads(asked))
     for at in _places(head, heard):
         if len(heard) - at < length:
@@ -122,6 +122,14 @@ def why_none(asked: bytes, heard: bytes) -> NoAnswer | None:
             f"Check shield, termination and earth, and that no other device has address {unit}.",
         )
     return None
+
+
+def two_answers() -> Misfit:
+    """Why neither is believed."""
+    return Misfit(
+        "two answers came to one question, nobody knows which is right",
+        "If it happens again, look for a second device with this address, or a serial server with a memory.",
+    )
 
 
 def cut_question(heard: bytes) -> tuple[bytes | None, bytes]:

@@ -61,7 +61,8 @@ async def test_a_week_of_polling_every_ten_seconds_does_not_drift() -> None:
         await asyncio.sleep(7 * 86_400 + 1)
         at = [reading.at for reading in street.recorder.readings if reading.point == "a/m/r0"]
         assert len(at) == 7 * 8640 + 1
-        late = sorted(abs((each - at[0]) - n * 10_000) for n, each in enumerate(at))
+        # The first waits until nothing may come that somebody else has asked for.
+        late = sorted(abs((each - at[1]) - n * 10_000) for n, each in enumerate(at[1:]))
         assert late[-60] <= 100  # a machine that stands still for a moment makes one late, not the next ones
         assert street.wrong() == []
         assert not street.recorder.events
