@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.durable",
         "gateway.certificates",
         "gateway.tty",
+        "gateway.punctual",
     ),
     (
         "gateway.buffer",

@@ -8,13 +8,14 @@ the slowest device may take to answer the question that was given up.
 import asyncio
 import math
 import os
-import socket
+import struct
 from collections.abc import Mapping, Sequence
 
 from drivers.modbus import rtu
 from drivers.modbus.frames import EVERYBODY, WRITE_ONE, Misfit, NoAnswer, Refused, Request, ask
 from drivers.modbus.link import Settings
 from drivers.modbus.pace import Pace
+from drivers.modbus.transport import Device, Server, Transport
 from gateway import tty
 from gateway.errors import DeviceError, LinkError
 
@@ -22,11 +23,11 @@ FAST = 1.75e-3
 """Seconds of silence between frames above 19200 Bd (MODBUS over Serial Line V1.02, 2.5.1.1)."""
 BROADCAST_TURNAROUND = 0.15
 """Seconds in which every device does what all were told (MODBUS over Serial Line V1.02, 2.4.1: 100 to 200 ms)."""
-UNACKNOWLEDGED = 10_000
-"""Milliseconds after which a serial server that takes no bytes is given up."""
 LONGEST_HEARD = 4096
 PIECES = 32
 """Bytes of an answer that a UART hands over at once, or nearly so."""
+EARLY = 0.9
+"""Part of a unit's shortest turnaround after which a long answer is looked for: it may have become faster."""
 
 
 class Line:
@@ -40,10 +41,12 @@ class Line:
         self.silence = 3.5 * self.character if settings.baud <= 19200 else FAST
         self.afterwards = max([settings.timeout, *(pace.longest for pace in paces.values())])
         """Seconds that the line rests after the time of a question without a clean answer is over."""
-        self._outlet: _Device | _Server | None = None
+        self._transport: Transport | None = None
         self._asked = b""
         self._heard = bytearray()
         self._waiting: asyncio.Future[bytes] | None = None
+        self._found: bytes | None = None
+        """The answer, while the silence behind it is still to come."""
         self._busy = self._suspect = -math.inf
         """Loop times: when the last byte went over the wire, and until when late answers may come."""
         self._echoes = False
@@ -63,14 +66,14 @@ class Line:
             gone, self._gone = self._gone, None
             self.close()
             raise gone
-        if self._outlet:
+        if self._transport:
             return
         loop = asyncio.get_running_loop()
         self._echoes = False
         if tty.is_server(self.peer):
-            _, self._outlet = await tty.connected(self._name, self.peer, lambda: _Server(self))
+            _, self._transport = await tty.connected(self._name, self.peer, lambda: Server(self))
         else:
-            self._outlet = _Device(self, await self._opened())
+            self._transport = Device(self, await self._opened())
         # Whoever owned the line before us may have asked something.
         self._suspect = loop.time() + self.afterwards
 
@@ -99,9 +102,9 @@ class Line:
         if self._opening:
             self._opening.add_done_callback(_close_opened)
             self._opening = None
-        if self._outlet:
-            self._outlet.abort()
-            self._outlet = None
+        if self._transport:
+            self._transport.abort()
+            self._transport = None
 
     def worth(self, unit: int) -> int:
         """How many registers may be read in vain before a question of their own is cheaper.
@@ -120,7 +123,7 @@ class Line:
         if unit == EVERYBODY:
             raise NoAnswer("unit 0 is everybody, and nobody answers for all", "Write its own address, 1 to 247.")
         frame = await self._answer(Request(0, unit, fc, addr, count))
-        return [int.from_bytes(frame[at : at + 2], "big") for at in range(3, len(frame) - 2, 2)]
+        return list(struct.unpack_from(f">{count}H", frame, 3))
 
     async def write(self, unit: int, fc: int, addr: int, words: Sequence[int]) -> None:
         """Write registers from `addr`: function 6 or 16. Errors as in `read`; what everybody is told nobody answers."""
@@ -128,48 +131,53 @@ class Line:
         if unit != EVERYBODY:
             await self._answer(request)
             return
-        outlet, _ = await self._send(request)
+        transport, _ = await self._send(request)
         self._busy += BROADCAST_TURNAROUND
-        if outlet is not self._outlet:
+        if transport is not self._transport:
             await self.open()
 
-    async def _send(self, request: Request) -> tuple["_Device | _Server", float]:
+    async def _send(self, request: Request) -> tuple[Transport, float]:
         """Put a question on the line as soon as it is quiet; when that was. Misfit: the last has two answers."""
+        asked = rtu.seal(ask(request))
         await self.open()
         await self._quiet(max(self.silence, self._pace(request.unit).gap))
         await self.open()  # it may have been lost meanwhile
         if request.unit == self._gainsaid and not request.words:
             self._gainsaid = None
             raise rtu.two_answers()
-        outlet = self._outlet
-        assert outlet
+        transport = self._transport
+        assert transport
         loop = asyncio.get_running_loop()
-        self._asked, self._heard, self._last_asked = rtu.seal(ask(request)), bytearray(), request.unit
+        self._asked, self._heard, self._found, self._last_asked = asked, bytearray(), None, request.unit
         self._waiting = None if request.unit == EVERYBODY else loop.create_future()
-        self._errors = outlet.errors() if isinstance(outlet, _Device) else None
         sent = loop.time()
-        outlet.write(self._asked)
-        self._busy = sent + len(self._asked) * self.character
-        return outlet, sent
+        transport.write(asked)
+        self._busy = sent + len(asked) * self.character
+        self._errors = transport.errors()
+        return transport, sent
 
     async def _answer(self, request: Request) -> bytes:
-        outlet, sent = await self._send(request)
+        transport, sent = await self._send(request)
         assert self._waiting
         loop = asyncio.get_running_loop()
         pace = self._pace(request.unit)
-        travel = (len(self._asked) + rtu.answer_length(self._asked)) * self.character
+        length = rtu.answer_length(self._asked)
+        travel = (len(self._asked) + length) * self.character
         within = pace.within
+        expiry = loop.call_at(sent + travel + within, self._give_up, self._waiting)
         whole = None
-        if rtu.answer_length(self._asked) > PIECES:
+        if length > PIECES:
             # Until then it cannot be whole: nobody wakes up for its pieces.
-            outlet.pause()
-            whole = loop.call_at(sent + travel, outlet.resume)
+            transport.pause()
+            whole = loop.call_at(sent + travel + EARLY * (pace.turnaround or 0.0), transport.resume)
         clean = False
         try:
-            async with asyncio.timeout_at(sent + travel + within):
-                answer = await self._waiting
-            pace.took(max(0.0, loop.time() - sent - travel))
-            await self._expect_silence(request)
+            answer = await self._waiting
+            pace.took(max(0.0, self._busy - sent - travel))
+            if len(self._heard) > 1:  # more than a driver that switches: a UART hands the rest over when it is full
+                await asyncio.sleep(length * self.character)
+            if request.unit == self._gainsaid:
+                raise rtu.two_answers()
             if request.unit in self._doubled:
                 await self._expect_nothing_more(request.unit)
             clean = True
@@ -183,9 +191,10 @@ class Line:
             pace.missed()
             raise self._why_none(within) from None
         finally:
+            expiry.cancel()
             if whole:
                 whole.cancel()
-                outlet.resume()
+                transport.resume()
             self._waiting = None
             if not clean:
                 # However soon it was given up: it may have all its time, and the slowest device's on top.
@@ -205,14 +214,6 @@ class Line:
                 )
             await asyncio.sleep(ready - now)
 
-    async def _expect_silence(self, request: Request) -> None:
-        """A frame ends with a silence, which the next question needs anyway. Misfit: it was not the only answer."""
-        await asyncio.sleep(self._busy + self.silence - asyncio.get_running_loop().time())
-        if len(self._heard) > 1:  # more than a driver that switches: a UART hands the rest over when it is full
-            await asyncio.sleep(rtu.answer_length(self._asked) * self.character)
-        if request.unit == self._gainsaid:
-            raise rtu.two_answers()
-
     async def _expect_nothing_more(self, unit: int) -> None:
         """Two answers came to a question before. Misfit: they do again; else it was a late one."""
         await asyncio.sleep(self.afterwards)
@@ -227,31 +228,43 @@ class Line:
 
     def hear(self, data: bytes) -> None:
         """Bytes have come."""
-        self._busy = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._busy = loop.time()
         self._heard += data
         del self._heard[:-LONGEST_HEARD]
-        if self._waiting is None or self._waiting.done():
+        if self._waiting is None or self._waiting.done() or self._found:
             self._hear_unasked()
             return
+        heard = self._without_echo()
         try:
-            answer = rtu.find_answer(self._asked, self._without_echo())
+            answer = rtu.find_answer(self._asked, heard)
         except DeviceError as error:
             self._heard.clear()
             self._waiting.set_exception(error)
         else:
             if answer is not None:
-                self._compare(self._without_echo().partition(answer)[0])
+                self._compare(heard.partition(answer)[0])
                 self._believed = answer
                 del self._heard[: self._heard.rindex(answer) + len(answer)]
-                self._waiting.set_result(answer)
+                # A frame ends with a silence, which the next question needs anyway.
+                self._found = answer
+                loop.call_at(self._busy + self.silence, self._believe, self._waiting, answer)
                 self._hear_unasked()
 
-    def lost(self, outlet: "_Device | _Server", error: DeviceError | LinkError) -> None:
+    def _believe(self, waiting: "asyncio.Future[bytes]", answer: bytes) -> None:
+        if not waiting.done():
+            waiting.set_result(answer)
+
+    def _give_up(self, waiting: "asyncio.Future[bytes]") -> None:
+        if not waiting.done() and not self._found:
+            waiting.set_exception(TimeoutError())
+
+    def lost(self, transport: Transport, error: DeviceError | LinkError) -> None:
         """The serial server has closed (a new connection may do), or the adapter has been pulled."""
-        if outlet is not self._outlet:
+        if transport is not self._transport:
             return
-        self._outlet = None
-        if self._waiting and not self._waiting.done():
+        self._transport = None
+        if self._waiting and not self._waiting.done() and not self._found:
             self._waiting.set_exception(error)
         elif isinstance(error, LinkError):
             self._gone = error
@@ -294,7 +307,7 @@ class Line:
             )
         if not heard:
             return NoAnswer(f"no answer within {within:.2g} s, not one byte", "Check power and unit id, swap A and B.")
-        now = self._outlet.errors() if isinstance(self._outlet, _Device) else None
+        now = self._transport.errors() if self._transport else None
         spoilt = now is not None and self._errors is not None and now > self._errors
         found = None if spoilt else rtu.why_none(self._asked, heard)
         if found:
@@ -307,91 +320,3 @@ class Line:
 def _close_opened(opening: "asyncio.Future[tty.Port]") -> None:
     if not opening.cancelled() and not opening.exception():
         opening.result().close()
-
-
-class _Device:
-    """A port's descriptor, read when the loop says that it is ready."""
-
-    def __init__(self, line: Line, opened: tty.Port) -> None:
-        self._line, self._port = line, opened
-        self._descriptor = opened.descriptor
-        self._is_open = True
-        self.resume()
-
-    def write(self, data: bytes) -> None:
-        try:
-            written = os.write(self._descriptor, data)
-        except BlockingIOError:
-            written = 0
-        except OSError:
-            self._give_up(self._unplugged())
-            return
-        if written < len(data):
-            self._give_up(f"{self._port.path} takes no bytes. Unplug its adapter and plug it back.")
-
-    def pause(self) -> None:
-        if self._is_open:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-
-    def resume(self) -> None:
-        if self._is_open:
-            asyncio.get_running_loop().add_reader(self._descriptor, self._read)
-
-    def abort(self) -> None:
-        self.pause()
-        self._is_open = False
-        self._port.close()
-
-    def errors(self) -> int | None:
-        return self._port.errors()
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._descriptor, LONGEST_HEARD)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._line.hear(data)
-        else:
-            self._give_up(self._unplugged())
-
-    def _unplugged(self) -> str:
-        return f"The adapter is unplugged: {self._port.path} hung up. Plug it back."
-
-    def _give_up(self, why: str) -> None:
-        self.abort()
-        self._line.lost(self, LinkError(why))
-
-
-class _Server(asyncio.Protocol):
-    """The raw TCP port of a serial server."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._transport: asyncio.Transport
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def pause(self) -> None:
-        self._transport.pause_reading()
-
-    def resume(self) -> None:
-        self._transport.resume_reading()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
-
-    def data_received(self, data: bytes) -> None:
-        self._line.hear(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._line.lost(self, NoAnswer("the serial server closed the connection", "Check its power and cable."))

@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 
+from gateway import punctual
 from gateway.app import Gateway
 from gateway.cli import add_site, add_state
 from gateway.durable import make_folder
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{rejected}\n{say}", file=sys.stderr)
     gateway = Gateway(site, args.state, Credentials.beside(args.site, args.secrets), rejected=say)
     try:
-        asyncio.run(_until_told(gateway))
+        punctual.run(_until_told(gateway))
     except StorageError as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway import punctual
 from gateway.cli import add_site, add_state
 from gateway.errors import ConfigError
 from gateway.load import NotFoundError, scenario
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or SIGINT; 2 where the site file is wrong."""
     site = load(args.site)
     args.out = args.out or args.site.with_name("running.yaml")
-    asyncio.run(_play(site, args))
+    punctual.run(_play(site, args))
     return 0
 
 

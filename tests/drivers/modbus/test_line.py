@@ -21,7 +21,7 @@ from drivers.modbus.pace import Pace
 from gateway.errors import CommandError, LinkError
 from gateway.model import Quality
 
-from .conftest import SELF_IDENTIFYING, Street, make_device, make_settings, order, running
+from .conftest import SELF_IDENTIFYING, WIRES, Street, make_device, make_settings, order, running
 
 if TYPE_CHECKING:
     from drivers.modbus.emulator import Fault
@@ -241,6 +241,43 @@ async def test_a_serial_server_that_closes_idle_connections_is_no_fault() -> Non
         street.emulator.bus.unplug()
         await street.seen(24, "a/m")
         assert not street.recorder.events
+
+
+async def test_a_serial_server_that_closes_behind_its_answer_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    street = Street(pair(), wire="rtu-over-tcp")
+    await street.start()
+    bus = street.emulator.bus
+    assert bus
+    put = bus._put
+
+    def put_and_close(piece: bytes) -> None:
+        put(piece)
+        assert bus._peer
+        bus._peer.close()
+
+    monkeypatch.setattr(bus, "_put", put_and_close)
+    line = Line("line", street.settings, {})
+    try:
+        for _ in range(3):
+            assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
+    finally:
+        line.close()
+        await street.emulator.stop()
+
+
+async def test_the_silence_behind_an_answer_is_not_the_devices_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers when 0.95 of its second are over, and 3.5 characters take longer than the rest."""
+    monkeypatch.setitem(WIRES, "slow", {"port": "tcp://127.0.0.1:1", "baud": "300"})
+    street = Street(pair(), wire="slow")
+    assert street.emulator.bus
+    street.emulator.bus.turnaround = 0.95
+    await street.start()
+    line = Line("line", street.settings, {})
+    try:
+        assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
+    finally:
+        line.close()
+        await street.emulator.stop()
 
 
 async def why_not(where: str) -> str:
