@@ -1,13 +1,11 @@
 """The composition root: makes a gateway of a site and keeps its parts running; alone in knowing everybody."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import structlog
 
@@ -19,6 +17,7 @@ from gateway.control import Control, plain, socket_of
 from gateway.deadband import thinned
 from gateway.delivery import Delivery
 from gateway.errors import StorageError
+from gateway.inventory import Inventory
 from gateway.lending import Lending, Wire
 from gateway.model import Device, Event, Json, Lane, Quality, Reading, Reason, Record
 from gateway.notify import Notifier
@@ -101,7 +100,7 @@ class Gateway:
         self._timekeeping.resume()
         async with asyncio.TaskGroup() as tasks:
             own = [tasks.create_task(self.buffer.run(), name="buffer")]
-            inventory = await self._tell_start()
+            await self._tell_start()
             commands = self._commands()
             self.control.answers("status", plain(self.status.snapshot))
             self.control.answers("buffer", self.buffer.answer)
@@ -119,7 +118,7 @@ class Gateway:
             if self.site.page:
                 own.append(tasks.create_task(self._keep("page", self._serve_page), name="page"))
             uplinks = [
-                tasks.create_task(self._run_uplink(uplink, inventory, commands), name=f"uplink-{uplink.name}")
+                tasks.create_task(self._run_uplink(uplink, commands), name=f"uplink-{uplink.name}")
                 for uplink in self.site.uplinks.values()
             ]
             links = [
@@ -177,6 +176,8 @@ class Gateway:
                 self.status.link(name, up=True)
                 await self._tell([Event("link_up", name, self.clock.boot())])
             await emit(records, lane=lane, state=state)
+            if state and self._inventory.hear(state):
+                await self._tell([self._inventory_event()], {"inventory": self._inventory.keep()})
 
         async def fall(say: str) -> None:
             nonlocal up
@@ -205,7 +206,7 @@ class Gateway:
             except StorageError as error:
                 log.error("not_stored", say=str(error))
 
-    async def _run_uplink(self, up: SiteUplink, inventory: Mapping[str, Json], commands: Commands) -> None:
+    async def _run_uplink(self, up: SiteUplink, commands: Commands) -> None:
         place = f"uplinks.{up.name}"
         attention = ""
 
@@ -221,13 +222,12 @@ class Gateway:
             settings=up.settings,
             gateway=self.site.gateway.id,
             tenant=self.site.gateway.tenant,
-            inventory=inventory,
+            inventory=self._inventory,
             clock=self.clock,
             alive=self.watch.alive(place),
             secret=resolver(self.site, place, self.credentials),
             warn=warn,
         )
-        version = cast("int", inventory["version"])
         told: dict[str, str] = {}
 
         async def receive(payload: bytes, retained: bool) -> None:
@@ -242,7 +242,7 @@ class Gateway:
                 gateway=self.site.gateway.id,
                 lanes=up.settings.lanes,
                 only=up.settings.only,
-                inventory=version,
+                inventory=lambda: self._inventory.version,
                 fixes=self._timekeeping.fixes,
                 acknowledged=lambda: self.status.acknowledged(up.name, self.clock.boot()),
             )
@@ -298,23 +298,23 @@ class Gateway:
 
         await supervise(name, run_unwatched, watch=self.watch, down=down)
 
-    async def _tell_start(self) -> Mapping[str, Json]:
-        """The events of a start; returns the inventory, whose version grows when its content changes."""
+    async def _tell_start(self) -> None:
+        """The events of a start."""
         await self.buffer.tell_damage()
         state = self.buffer.state("gateway/")
-        kept = cast("Mapping[str, Json]", state.get("inventory") or {})
-        content = hashlib.sha256(json.dumps(self.site.inventory(0), sort_keys=True).encode()).hexdigest()[:16]
-        is_new = kept.get("content") != content
-        version = cast("int", kept.get("version", 0)) + is_new
-        inventory = self.site.inventory(version)
+        devices = self.site.devices.items()
+        said = {one: self.buffer.state(f"links.{link.name}/").get(one) for one, (link, _) in devices}
+        self._inventory = Inventory(self.site.inventory(0), state.get("inventory"), said)
         at, gateway = self.clock.boot(), self.site.gateway.id
         events = [Event("started", gateway, at, more={"config": self.site.hash, "boot": self.clock.boot_id})]
         if self._rejected:
             events.append(Event("config_rejected", gateway, at, self._rejected))
-        if is_new:
-            events.append(Event("inventory", gateway, at, more=inventory))
-        await self._tell(events, {"inventory": {"content": content, "version": version}})
-        return inventory
+        if self._inventory.is_new:
+            events.append(self._inventory_event())
+        await self._tell(events, {"inventory": self._inventory.keep()})
+
+    def _inventory_event(self) -> Event:
+        return Event("inventory", self.site.gateway.id, self.clock.boot(), more=self._inventory.now)
 
     async def _tell(self, events: Sequence[Event], state: Mapping[str, Json] | None = None) -> None:
         """The gateway's own events; on a disk that refuses, what happens goes on without being told."""

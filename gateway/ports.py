@@ -36,7 +36,8 @@ class Emit(Protocol):
     Returns when the lane's promise holds: billing and event records and their `state` are on disk,
     telemetry is accepted and on disk within `commit_every`. Raises StorageError when it cannot; a peer
     that waits for the records must then not be answered. `state` (JSON values by key, None deletes) is
-    committed in the same transaction as the records; a key belongs to one lane for ever.
+    committed in the same transaction as the records; a key belongs to one lane for ever. What is kept under a
+    device's id may have `serial` and `firmware`: they go into the inventory.
     """
 
     async def __call__(
@@ -109,6 +110,17 @@ class Emulator(Protocol):
         """Values put on the wire so far, by device id."""
 
 
+class Inventory(Protocol):
+    """What stands in the street: see gateway/inventory.py."""
+
+    @property
+    def now(self) -> Mapping[str, Json]:
+        """The document, with its version."""
+
+    async def renewed(self) -> None:
+        """Return when it is another one than now."""
+
+
 Receive = Callable[[bytes, bool], Awaitable[None]]
 """`await receive(payload, retained)`: returns when the command's journal entry is durable."""
 
@@ -122,7 +134,7 @@ class Platform:
     settings: Any
     gateway: str
     tenant: str
-    inventory: Mapping[str, Json]
+    inventory: "Inventory"
     clock: Clock
     alive: Callable[[float], None]
     secret: Callable[[str], str]

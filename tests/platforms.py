@@ -11,6 +11,7 @@ import pytest
 from gateway.batch import Batch
 from gateway.clock import SystemClock
 from gateway.errors import UplinkError
+from gateway.inventory import Inventory
 from gateway.model import ClockState, Lane
 from gateway.ports import Platform
 from tests.brokers import GATEWAY, PASSWORDS, TENANT
@@ -33,8 +34,9 @@ def platform(uplink: ModuleType, keys: Mapping[str, Any], *, secrets: Mapping[st
     known = {"password": PASSWORDS[GATEWAY], "token": "t0ken"} | dict(secrets or {})
     name = uplink.__name__.rpartition(".")[2]
     settings = uplink.Settings.model_validate({"uplink": name, **keys})
+    inventory = Inventory(INVENTORY, {"version": INVENTORY["version"] - 1}, {})
     return Platform(
-        "city", settings, GATEWAY, TENANT, INVENTORY, SystemClock(), lambda _: None, lambda place: known[place]
+        "city", settings, GATEWAY, TENANT, inventory, SystemClock(), lambda _: None, lambda place: known[place]
     )
 
 

@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.arguments",
         "gateway.commands",
         "gateway.expiry",
+        "gateway.inventory",
         "gateway.compose",
         "gateway.control",
         "gateway.deadband",

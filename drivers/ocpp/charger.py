@@ -214,6 +214,7 @@ class Charger:
             self.is_told_to_wait = True
             return {"status": "Pending", "currentTime": now, "interval": min(_ASK_AGAIN, left)}
         await self.tell("charger_booted", say, more)
+        await self.remember({self.device.id: {"serial": more["serial"], "firmware": more["firmware"]}})
         self.has_base, self.is_fresh, self.is_told_to_wait = False, True, False
         self.booted.set()
         return {"status": _ADMITTED[self.settings.admit], "currentTime": now, "interval": HEARTBEAT}

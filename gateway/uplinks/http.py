@@ -104,7 +104,11 @@ class Uplink:
                 try:
                     await self._introduce()
                     self._open.set()
-                    await together(self._certificates.watch(self._platform), self._ask_for_commands(receive))
+                    await together(
+                        self._certificates.watch(self._platform),
+                        self._ask_for_commands(receive),
+                        self._keep_introduced(),
+                    )
                 except _Refused as refused:
                     raise UplinkError(_why(refused), pause=refused.pause) from None
                 finally:
@@ -121,10 +125,18 @@ class Uplink:
 
     async def _introduce(self) -> None:
         try:
-            await self._ask("POST", "inventory", orjson.dumps(dict(self._platform.inventory)))
+            await self._ask("POST", "inventory", orjson.dumps(dict(self._platform.inventory.now)))
         except _Refused as refused:
             if refused.status not in _NOT_OFFERED:
                 raise
+
+    async def _keep_introduced(self) -> None:
+        while True:
+            await self._platform.inventory.renewed()
+            try:
+                await self._introduce()
+            except _Refused as refused:
+                raise UplinkError(_why(refused), pause=refused.pause) from None
 
     async def _ask_for_commands(self, receive: Receive) -> None:
         try:

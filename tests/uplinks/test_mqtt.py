@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from gateway.batch import decode, decompress, encode_receipt, encode_refusal
 from gateway.errors import REFUSED, StorageError, UplinkError
+from gateway.inventory import Inventory
 from gateway.model import Lane, Receipt
 from gateway.uplinks import mqtt
 from tests.brokers import GATEWAY, PASSWORDS, PLATFORM, TENANT, Broker, free_port
@@ -360,6 +361,11 @@ async def test_what_it_says_of_itself(broker: Broker) -> None:
             await until(lambda: far.on("state"))
             assert orjson.loads(far.on("state")[0].payload) == {"v": 1, "gw": GATEWAY, "state": "online"}
             assert orjson.loads(far.on("inventory")[0].payload) == INVENTORY
+            assert isinstance(up._platform.inventory, Inventory)
+            assert up._platform.inventory.hear({"lp-0042/pm": {"serial": "4711"}})
+            await until(lambda: len(far.on("inventory")) == 2)
+            renewed = orjson.loads(far.on("inventory")[1].payload)
+            assert (renewed["version"], renewed["assets"][0]["devices"][0]["serial"]) == (8, "4711")
         await until(lambda: len(far.on("state")) == 2)
         assert orjson.loads(far.on("state")[1].payload)["state"] == "offline"
     async with far_side(broker) as late:

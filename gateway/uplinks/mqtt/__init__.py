@@ -90,7 +90,11 @@ class Uplink:
                 self._connection = connection
                 self._open.set()
                 self._certificates.peer = connection.peer
-                await together(self._certificates.watch(self._platform), self._take_commands(connection, receive))
+                await together(
+                    self._certificates.watch(self._platform),
+                    self._take_commands(connection, receive),
+                    self._keep_introduced(connection),
+                )
             finally:
                 self._open.clear()
                 self._connection = None
@@ -163,13 +167,25 @@ class Uplink:
             async with asyncio.timeout(_CONNECT):
                 await connection.listen(f"{self._root}/ack", qos=0)
                 await connection.listen(f"{self._root}/cmd", qos=1)
-                if self._platform.inventory:
-                    payload, properties = _envelope(orjson.dumps(dict(self._platform.inventory)), "application/json")
-                    await connection.deliver(f"{self._root}/inventory", payload, properties, retain=True)
+                await self._tell_inventory(connection)
                 payload, properties = _envelope(self._state("online"), "application/json")
                 await connection.deliver(f"{self._root}/state", payload, properties, retain=True)
         except (aiomqtt.MqttError, TimeoutError):
             raise UplinkError(LOST) from None
+
+    async def _tell_inventory(self, connection: Connection) -> None:
+        payload, properties = _envelope(orjson.dumps(dict(self._platform.inventory.now)), "application/json")
+        await connection.deliver(f"{self._root}/inventory", payload, properties, retain=True)
+
+    async def _keep_introduced(self, connection: Connection) -> None:
+        """A device has said who it is: the broker keeps the inventory of now."""
+        while True:
+            await self._platform.inventory.renewed()
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    await self._tell_inventory(connection)
+            except (aiomqtt.MqttError, TimeoutError):
+                raise UplinkError(LOST) from None
 
     def _state(self, state: str) -> bytes:
         return orjson.dumps({"v": VERSION, "gw": self._platform.gateway, "state": state})

@@ -45,6 +45,7 @@ async def test_a_charger_calls_boots_and_leaves(session: aiohttp.ClientSession) 
     assert of(recorder, "device_up")[0].on == "cp-1/evse"
     more = of(recorder, "charger_booted")[0].more
     assert more == {"vendor": "ABB", "model": "Terra", "serial": None, "firmware": "1.8.21"}
+    assert recorder.committed["cp-1/evse"] == {"serial": None, "firmware": "1.8.21"}, "what the inventory takes"
     assert of(recorder, "device_down")[0].say.startswith("cp-1/evse has closed its connection. ")
     known, lost = at(recorder, "connector_status")
     assert (known.value, known.device_time, known.quality) == ("Charging", 1_795_341_600_000, Quality.GOOD)
