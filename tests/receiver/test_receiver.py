@@ -8,11 +8,9 @@ import threading
 import zlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import aiomqtt
 import orjson
 import pytest
@@ -20,69 +18,15 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.batch import encode
-from gateway.clock import SystemClock
 from gateway.errors import CommandError, LinkError, UplinkError
 from gateway.model import Lane
 from gateway.receiver import HttpIn, MqttIn, Receiver
-from gateway.receiver.http import HttpSide
-from gateway.uplinks import http, mqtt
 from tests.brokers import GATEWAY, PASSWORDS, PLATFORM, TENANT, Broker, free_port
-from tests.platforms import platform, running, telemetry, until
+from tests.platforms import running, telemetry, until
+from tests.receiver.receiving import TOKENS, Journal, at, command, over_http, over_mqtt, receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-TOKENS = {GATEWAY: "t0ken", "operator": "boss", "cab-018": "other"}
-ROOT = f"/lampione/1/{TENANT}/{GATEWAY}"
-
-
-def at(broker: Broker, **more: Any) -> MqttIn:
-    return MqttIn(broker.url, PLATFORM, PASSWORDS[PLATFORM], **more)
-
-
-@asynccontextmanager
-async def receiving(
-    path: Path, mqtt_in: MqttIn | None = None, http_in: HttpIn | None = None
-) -> AsyncIterator[Receiver]:
-    receiver = Receiver(path / "platform.db", mqtt=mqtt_in, http=http_in)
-    task = asyncio.create_task(receiver.run())
-    ready = asyncio.create_task(receiver.ready())
-    try:
-        done, _ = await asyncio.wait((task, ready), timeout=10, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
-            task.result()
-        yield receiver
-        assert not task.done(), "it has stopped by itself"
-    finally:
-        ready.cancel()
-        task.cancel()
-        await asyncio.wait((task, ready))
-        if not task.cancelled():
-            task.result()
-
-
-def over_mqtt(broker: Broker, **keys: Any) -> mqtt.Uplink:
-    return mqtt.Uplink(platform(mqtt, {"url": broker.url, "username": GATEWAY, "password": "secret"} | keys))
-
-
-def over_http(receiver: Receiver, **keys: Any) -> http.Uplink:
-    return http.Uplink(platform(http, {"url": receiver.url, "token": "secret"} | keys))
-
-
-class Journal:
-    def __init__(self) -> None:
-        self.got: list[tuple[Any, bool]] = []
-
-    async def __call__(self, payload: bytes, retained: bool) -> None:
-        self.got.append((orjson.loads(payload), retained))
-
-
-def command(name: str, *, lives_ms: int = 60_000) -> dict[str, Any]:
-    now = SystemClock().wall()
-    return {
-        "v": 1, "id": name, "issuer": "grid-desk", "do": "limit", "on": "cp-1/evse", "args": {"amps": 16},
-        "issued": now, "expires": now + lives_ms,
-    }  # fmt: skip
 
 
 async def test_what_goes_in_over_mqtt_is_stored_and_acknowledged(broker: Broker, tmp_path: Path) -> None:
@@ -257,16 +201,6 @@ async def test_inventory_and_state_are_kept(broker: Broker, tmp_path: Path) -> N
             assert kept() == [("http", "offline", 7)]
 
 
-async def test_a_round_trip_over_http(tmp_path: Path) -> None:
-    async with receiving(tmp_path, None, HttpIn(TOKENS)) as receiver:
-        up = over_http(receiver)
-        async with running(up):
-            for batch in (telemetry(1), telemetry(1), telemetry(51, count=1)):
-                assert (await up.send(batch)).accepted == (batch.span,)
-        (row,) = receiver.report()
-        assert (row.received, row.duplicates) == (51, 50)
-
-
 async def test_commands_go_the_way_the_gateway_was_last_heard(broker: Broker, tmp_path: Path) -> None:
     async with receiving(tmp_path, at(broker), HttpIn(TOKENS)) as receiver:
         journal = Journal()
@@ -329,74 +263,6 @@ async def test_a_command_that_cannot_be_sent_is_said(broker: Broker, tmp_path: P
         await until(lambda: receiver._mqtt and receiver._mqtt._client is None)
         with pytest.raises((LinkError, CommandError)):
             await receiver.command(GATEWAY, command("x"))
-
-
-@asynccontextmanager
-async def browsing(receiver: Receiver, token: str | None) -> AsyncIterator[aiohttp.ClientSession]:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with aiohttp.ClientSession(receiver.url, headers=headers) as session:
-        yield session
-
-
-async def test_no_route_answers_without_its_token(tmp_path: Path) -> None:
-    routes = HttpSide(HttpIn(TOKENS), None, None, None).application().router.routes()  # type: ignore[arg-type]
-    asked = 0
-    async with receiving(tmp_path, None, HttpIn(TOKENS)) as receiver:
-        for route in routes:
-            assert route.resource
-            path = route.resource.canonical.format(tenant=TENANT, gateway=GATEWAY, lane="telemetry", id="1")
-            is_operators = path.endswith("report") or (route.method, path) == ("POST", f"{ROOT}/cmd")
-            for token in (None, "", "wrong", "other", "t0ken" if is_operators else "boss"):
-                async with browsing(receiver, token) as session, session.request(route.method, path) as response:
-                    assert response.status == (403 if token in ("other", "t0ken", "boss") else 401), (path, token)
-                    asked += 1
-        async with browsing(receiver, None) as session, session.get("/nothing/here") as response:
-            assert response.status == 401
-        assert receiver.report() == []
-    assert asked == 30
-
-
-async def test_what_http_refuses(tmp_path: Path) -> None:
-    good = encode(telemetry(1))
-    deflate = {"Content-Encoding": "deflate"}
-    cases: list[tuple[str, str, bytes, dict[str, str], int]] = [
-        ("POST", f"{ROOT}/batch/telemetry", b"{}", {}, 400),
-        ("POST", f"{ROOT}/batch/billing", good, {}, 400),
-        ("POST", f"{ROOT}/batch/telemetry", b"no zlib", deflate, 400),
-        ("POST", f"{ROOT}/batch/telemetry", zlib.compress(bytes(50_000_000), 9), deflate, 400),
-        ("POST", f"{ROOT}/batch/telemetry", bytes(5_000_000), {}, 413),
-        ("POST", f"{ROOT}/batch/telemetry", good, {"Content-Encoding": "br"}, 415),
-        ("POST", f"{ROOT}/inventory", b"[]", {}, 400),
-        ("POST", f"{ROOT}/inventory", b"{", {}, 400),
-        ("GET", f"{ROOT}/cmd?wait=long", b"", {}, 400),
-        ("GET", f"{ROOT}/cmd", b"", {}, 204),
-        ("DELETE", f"{ROOT}/cmd/none", b"", {}, 204),
-        ("PUT", f"{ROOT}/inventory", b"{}", {}, 405),
-        ("POST", f"{ROOT}/batch/telemetry", good, {}, 200),
-    ]
-    async with receiving(tmp_path, None, HttpIn(TOKENS)) as receiver, browsing(receiver, "t0ken") as session:
-        for method, path, body, headers, status in cases:
-            async with session.request(method, path, data=BytesIO(body), headers=headers) as response:
-                assert (response.status, path) == (status, path), await response.text()
-        assert [row.received for row in receiver.report()] == [50]
-
-
-async def test_an_operator_sends_commands_and_reads_the_report_over_http(tmp_path: Path) -> None:
-    async with receiving(tmp_path, None, HttpIn(TOKENS)) as receiver, browsing(receiver, "boss") as session:
-        async with session.post(f"{ROOT}/cmd", json=command("x")) as response:
-            assert (response.status, await response.text()) == (
-                422,
-                f"0 gateways are called {GATEWAY}. Name one that was heard.",
-            )
-        journal, up = Journal(), over_http(receiver, commands={"grid-desk": ["limit"]})
-        async with running(up, journal):
-            await up.send(telemetry(1))
-            async with session.post(f"{ROOT}/cmd", json=command("x")) as response:
-                assert response.status == 202
-            await until(lambda: journal.got)
-        async with session.get("/lampione/1/report") as response:
-            (row,) = await response.json()
-            assert (row["received"], row["missing"]) == (50, 0)
 
 
 async def test_where_it_cannot_listen_is_said(broker: Broker, tmp_path: Path) -> None:

@@ -6,21 +6,19 @@ import asyncio
 import dataclasses
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from drivers.modbus import frames
-from drivers.modbus.frames import NoAnswer, Request
+from drivers.modbus.frames import NoAnswer
 from drivers.modbus.tcp import Tcp
-from gateway.errors import CommandError, DeviceError, LinkError, StorageError
-from gateway.model import CommandState, Lane, Quality
+from gateway.errors import CommandError, LinkError, StorageError
+from gateway.model import Lane, Quality
 
-from .conftest import SELF_IDENTIFYING, TRUSTED, Street, make_device, order, running
+from .conftest import SELF_IDENTIFYING, TRUSTED, make_device, order, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from drivers.modbus.emulator import Fault
 
 MISFRAMED: list[Fault] = [
@@ -40,25 +38,6 @@ async def test_a_poll_is_one_emit_of_everything_in_canonical_units() -> None:
         assert all(r.quality is Quality.GOOD and r.at >= 60_000 for r in street.recorder.readings)
         assert not street.recorder.events
         assert street.emulator.produced() == {"lp-1/meter": len(street.recorder.readings)}
-
-
-async def test_an_exception_answer_is_said_once_with_its_name_and_an_action() -> None:
-    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
-        await street.seen(20, "a/m")
-        street.emulator.fault("a/m", "exception_2")
-        await street.until(lambda r: bool(r.events))
-        event = street.recorder.events[0]
-        assert (event.kind, event.on) == ("device_down", "a/m")
-        assert "exception 2, illegal data address" in event.say
-        assert event.say.endswith("Check that profile eastron-sdm630/1 fits this device.")
-        await street.seen(100, "b/m")
-        bad = [r for r in street.recorder.readings if r.quality is Quality.BAD]
-        polled = set(street.devices[0].points) - {"demand_period"}
-        assert sorted(r.point for r in bad) == sorted(f"a/m/{slug}" for slug in polled)
-        assert all(r.value is None and r.reason == "config_error" for r in bad)
-        street.emulator.fault("a/m", None)
-        await street.until(lambda r: len(r.events) == 2)
-        assert [(e.kind, e.say) for e in street.recorder.events[1:]] == [("device_up", "a/m answers again.")]
 
 
 async def test_a_silent_unit_leaves_its_neighbour_its_rate() -> None:
@@ -137,78 +116,6 @@ async def test_no_fault_ever_makes_a_value(fault: Fault) -> None:
         assert street.wrong() == []
 
 
-def without(*addrs: int) -> Callable[[Street], None]:
-    """The emulated device does not have these registers: a request that holds one is refused."""
-
-    def lose(street: Street) -> None:
-        unit = street.emulator._by_id["a/m"]
-        read = unit.read
-
-        def refuse(request: Request, now: float) -> tuple[int, ...] | int:
-            lacks = any(request.addr <= addr < request.addr + request.count for addr in addrs)
-            return 2 if lacks else read(request, now)
-
-        unit.read = refuse  # type: ignore[method-assign]
-
-    return lose
-
-
-async def test_only_what_is_refused_is_bad() -> None:
-    """One register that the device does not have costs its own point only, and is said; what is left is one request."""
-    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
-        without(3)(street)
-        await street.until(lambda r: bool(r.events))
-        event = street.recorder.events[0]
-        assert event.kind == "device_fault"
-        assert "refuses input registers 0x0003 to 0x0003: exception 2, illegal data address. Check that" in event.say
-        await street.seen(50, "a/m")
-        bad = [r.point for r in street.recorder.readings if r.quality is Quality.BAD]
-        assert bad == ["a/m/r3"]
-        before = street.emulator.requests
-        await street.seen(110, "a/m")
-        assert street.emulator.requests - before <= 3 * 11
-        await asyncio.sleep(400)
-        assert [r.point for r in street.recorder.readings if r.quality is Quality.BAD] == ["a/m/r3"] * 2
-        assert len(street.recorder.events) == 1
-        assert street.wrong() == []
-
-
-async def test_a_device_that_gives_fewer_registers_than_its_profile_says_is_learnt() -> None:
-    """Some SDMs fail above 50 of the maker's 80 (openWB PR #2890)."""
-    sick = SELF_IDENTIFYING.model_copy(update={"line": SELF_IDENTIFYING.line.model_copy(update={"max_regs": 6})})
-    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
-        street.emulator._by_id["a/m"].profile = sick
-        await street.seen(50, "a/m")
-        assert not street.recorder.events
-        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
-        before = street.emulator.requests
-        await street.seen(120, "a/m")
-        assert street.emulator.requests - before <= (3 + 1) * 11  # three of one length, and one that proves them
-
-
-async def test_a_hole_that_cannot_be_read_over_is_learnt() -> None:
-    """0x40 is nobody's, but lies between two points of the profile."""
-    async with running(make_device("a/m", 1)) as street:
-        without(0x40)(street)
-        await street.seen(60, "a/m")
-        assert not street.recorder.events
-        assert all(r.quality is Quality.GOOD for r in street.recorder.readings)
-        before = street.emulator.requests
-        await street.seen(200, "a/m")
-        assert street.emulator.requests - before <= 3 * 11
-
-
-async def test_a_profile_that_fits_nothing_is_not_searched_for_long() -> None:
-    """Its neighbours on the line want to be asked, too."""
-    async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
-        await street.seen(20, "a/m")
-        street.emulator.fault("a/m", "exception_2")
-        await street.until(lambda r: bool(r.events))
-        before = street.emulator.requests
-        await street.seen(20 * 20, "b/m")
-        assert street.emulator.requests - before < 3 * 20 + 30
-
-
 async def test_a_gateway_that_closes_idle_connections_is_no_fault() -> None:
     async with running(make_device("a/m", 1)) as street:
         await street.seen(20, "a/m")
@@ -262,81 +169,6 @@ async def test_a_full_buffer_does_not_stop_the_polling() -> None:
         assert any(r.quality is Quality.BAD for r in street.recorder.readings)
 
 
-async def test_a_write_is_proved_by_reading_back() -> None:
-    async with running(make_device("a/m", 1)) as street:
-        await street.seen(20, "a/m")
-        reply = await street.driver.execute(order("a/m/demand_period", 15))
-        assert (reply.command, reply.state, reply.now, reply.proof) == (
-            "c1", CommandState.SUCCEEDED, {"value": 15}, "readback",
-        )  # fmt: skip
-        assert street.emulator._by_id["a/m"].stored["demand_period"] == (0x4170, 0x0000)
-        await street.until(lambda r: any(one.context == "command" for one in r.readings))
-        assert [r.value for r in street.recorder.readings if r.point == "a/m/demand_period"] == [60, 15]
-
-
-@pytest.mark.parametrize(
-    ("on", "value", "code", "say"),
-    [
-        ("a/m/demand_period", 61, "above_bound", "a/m/demand_period takes 0 to 60 min; 61 min was asked."),
-        ("a/m/demand_period", -1, "below_bound", "0 to 60 min"),
-        ("a/m/demand_period", 7, "not_a_choice", "takes 0, 5, 8, 10, 15, 20, 30, 60 min"),
-        ("a/m/demand_period", float("nan"), "bad_argument", "takes a number"),
-        ("a/m/demand_period", "15", "bad_argument", "takes a number"),
-        ("a/m/demand_period", True, "bad_argument", "takes a number"),
-        ("a/m/power", 15, "unknown_verb", "takes no `set`"),
-        ("z/m/demand_period", 15, "unknown_verb", "takes no `set`"),
-    ],
-)
-async def test_what_must_not_be_written_is_not(on: str, value: Any, code: str, say: str) -> None:
-    async with running(make_device("a/m", 1)) as street:
-        await street.seen(20, "a/m")
-        with pytest.raises(CommandError, match=say) as refused:
-            await street.driver.execute(order(on, value))
-        assert refused.value.code == code
-        assert street.emulator._by_id["a/m"].stored["demand_period"] == (0x4270, 0x0000)
-
-
-async def test_a_write_that_the_device_ignores_is_no_success() -> None:
-    async with running(make_device("a/m", 1)) as street:
-        await street.seen(20, "a/m")
-        street.emulator._by_id["a/m"].write = lambda _request: 0  # type: ignore[method-assign]
-        with pytest.raises(CommandError, match="was told 15 but says 60") as failed:
-            await street.driver.execute(order("a/m/demand_period", 15))
-        assert failed.value.code == "unconfirmed"
-
-
-async def test_a_write_that_is_refused_says_so() -> None:
-    async with running(make_device("a/m", 1, TRUSTED)) as street:
-        await street.seen(20, "a/m")
-        street.emulator.fault("a/m", "exception_3")
-        with pytest.raises(DeviceError, match="exception 3, illegal data value"):
-            await street.driver.execute(order("a/m/demand_period", 15))
-
-
-@pytest.mark.parametrize("fault", ["silent", "truncated", "wrong_function", "close", "late"])
-async def test_a_write_without_an_answer_is_never_a_success(fault: Fault) -> None:
-    async with running(make_device("a/m", 1, TRUSTED)) as street:
-        await street.seen(20, "a/m")
-        street.emulator.fault("a/m", fault)
-        with pytest.raises(CommandError, match="cannot be read back") as failed:
-            await street.driver.execute(order("a/m/demand_period", 15))
-        assert failed.value.code == "unconfirmed"
-
-
-async def test_a_cancelled_command_leaves_the_wire_whole() -> None:
-    async with running(make_device("a/m", 1, SELF_IDENTIFYING)) as street:
-        await street.seen(12, "a/m")
-        for value in range(20):
-            task = asyncio.create_task(street.driver.execute(order("a/m/target", value)))
-            for _ in range(value):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait({task})
-        await street.seen(36, "a/m")
-        assert street.emulator.connections == 1
-        assert street.wrong() == []
-
-
 async def test_a_cancelled_request_never_answers_the_next() -> None:
     async with running(make_device("a/m", 1, SELF_IDENTIFYING), make_device("b/m", 2)) as street:
         wire = Tcp("127.0.0.1", street.port, 1.0)
@@ -372,16 +204,6 @@ async def test_a_cancel_that_comes_with_the_answer_is_not_lost(monkeypatch: pyte
         wire.close()
 
 
-async def test_stopping_in_the_middle_of_a_request_is_quick() -> None:
-    async with running(make_device("a/m", 1), timeout="30s") as street:
-        street.emulator.fault("a/m", "silent")
-        await street.asked(1)
-        task = asyncio.create_task(street.driver.execute(order("a/m/demand_period", 15)))
-        await asyncio.sleep(0)
-    with pytest.raises(CommandError, match="went down"):
-        await task
-
-
 async def test_a_closed_connection_is_noticed_at_once() -> None:
     async with running(make_device("a/m", 1)) as street:
         street.emulator.fault("a/m", "close")
@@ -413,14 +235,6 @@ async def test_points_have_the_rates_of_the_profile_where_the_device_names_none(
         assert counts["a/m/power"] == 13
         assert counts["a/m/energy_import"] == 3
         assert counts["a/m/demand_period"] == 1
-
-
-async def test_a_bad_point_says_so_again_at_a_slow_pace() -> None:
-    async with running(make_device("a/m", 1, TRUSTED, every="10s")) as street:
-        street.emulator.fault("a/m", "exception_2")
-        await asyncio.sleep(700)
-        assert {len([r for r in street.recorder.readings if r.point == "a/m/power"])} == {3}
-        assert [event.kind for event in street.recorder.events] == ["device_down"]
 
 
 async def test_a_point_without_a_value_says_why_each_time() -> None:
