@@ -21,6 +21,8 @@ EVENT = -1
 MAX_RECORDS = 500
 _PLAIN, _ZLIB = b"\0", b"\1"
 _WORTH_PACKING = 200
+_WINDOW, _MEMORY = 13, 6
+"""A fifth of zlib's usual room: that takes longer to make ready than to pack a block, and packs it no smaller."""
 COLUMNS = "first, count, boot_id, boot, wall, clock, level, crc, body"
 INSERT = f"INSERT INTO block({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COUNT = "min(500, max(1, coalesce(CAST(count AS INTEGER), 1)))"
@@ -136,7 +138,8 @@ def pack(rows: Sequence[Any]) -> bytes:
     plain = orjson.dumps(rows)
     if len(plain) < _WORTH_PACKING:
         return _PLAIN + plain
-    return _ZLIB + zlib.compress(plain, 1)
+    packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, _MEMORY)
+    return _ZLIB + packer.compress(plain) + packer.flush()
 
 
 def unpack(body: bytes) -> bytes:

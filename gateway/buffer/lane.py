@@ -218,21 +218,16 @@ class LaneBuffer:
             self.alive(_RETRY_AFTER + self._commit_every + 60)
             if loop.time() >= self._sweep_at:
                 await self._tend()
-            wait = self._sweep_at - loop.time()
-            if self._promises:
-                wait = 0.0
-            elif self._due is not None:
-                wait = min(wait, self._due - loop.time())
-            if wait > 0:
-                self._wake.clear()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                    continue
-                except TimeoutError:
-                    pass
             if self._promises or (self._due is not None and self._due <= loop.time()):
                 await self._commit()
+                continue
+            self._wake.clear()
+            due = self._sweep_at if self._due is None else min(self._sweep_at, self._due)
+            alarm = loop.call_at(due, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
 
     async def close(self) -> None:
         """Commit what has gathered and close the file."""
