@@ -5,7 +5,7 @@ A charger that was away tells everything again, under new message ids; one that 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from drivers.ocpp.meter import Measured, Meter
 from drivers.ocpp.sessions import Progress, Register, RegisterKind
 from drivers.ocpp.settings import DeviceSettings, Profile
 from drivers.ocpp.tags import Cards
-from drivers.ocpp.transactions import Ids, Ledger, Transaction, digest
+from drivers.ocpp.transactions import Clue, Ids, Ledger, Transaction, digest
 from gateway.model import ClockState, Device, Event, Json, Record
 from gateway.ports import Clock, State
 
@@ -104,7 +104,7 @@ class Charging:
         number = codec.whole(payload, "transactionId", remarks)
         mark = digest("MeterValues", payload)
         async with self._one_at_a_time:
-            begun, name = self._meant(number, connector, ())
+            begun, name = self._meant(number, payload, connector)
             progress = Progress.of(self._ledger.progress(begun)) if begun and begun.is_open else None
             if progress.mark == mark if progress else self._ledger.is_repeated(mark):
                 return {}
@@ -127,7 +127,7 @@ class Charging:
             answer["idTagInfo"] = await self._allow(stopper, is_live=False)
         mark = digest("StopTransaction", payload)
         async with self._one_at_a_time:
-            begun, name = self._meant(number, None, self._cards.pseudonyms(stopper) if stopper else ())
+            begun, name = self._meant(number, payload, None, self._cards.pseudonyms(stopper) if stopper else ())
             if self._ledger.is_stray(mark) or (begun and not begun.is_open):
                 return answer
             meter = codec.number(payload, "meterStop", remarks)
@@ -155,13 +155,14 @@ class Charging:
         await self._ended(connector, time)
         return answer
 
-    def _meant(self, number: int | None, connector: int | None, tags: Iterable[str]) -> tuple[Transaction | None, str]:
+    def _meant(
+        self, number: int | None, payload: Mapping[str, Any], connector: int | None, tags: Collection[str] = ()
+    ) -> tuple[Transaction | None, str]:
         """(the transaction, how records name it)."""
-        if begun := self._ledger.by_id(number):
-            return begun, str(begun.id)
-        if (number is None or number <= 0) and (begun := self._ledger.unnamed(connector, tuple(tags))):
-            return begun, str(begun.id)
-        return None, "unknown" if number is None else str(number)
+        begun = self._ledger.by_id(number)
+        if begun is None and (number is None or number <= 0):
+            begun = self._ledger.unnamed(Clue.of(payload, connector, tags))
+        return begun, str(begun.id) if begun else "unknown" if number is None else str(number)
 
     def _records(self, connector: int, name: str, measured: Measured) -> list[Record]:
         return [*measured.readings, *signed_events(self._device.id, connector, name, measured, self._clock.boot())]

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from drivers.ocpp import codec
+from drivers.ocpp.codec import Remarks
 from gateway.model import Json
 from gateway.ports import State
 
@@ -22,6 +24,8 @@ REMEMBERED = 30
 """Ended transactions that are remembered per charger."""
 MOST_OPEN = 30
 """Open ones: a charger that never stops any must not fill the state."""
+_ROUNDED_MS = 1000
+"""Chargers cut their times to seconds, not all of them everywhere."""
 _FIRST_BELOW = 1_000_000_000
 _LARGEST = 0x7FFFFFFF
 
@@ -48,6 +52,39 @@ class Transaction:
         mine = (self.connector, self.meter_start, self.began)
         theirs = (other.connector, other.meter_start, other.began)
         return mine == theirs and self.tag in tags and (self.is_open or bool(self.began))
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """What a message tells of its charge, where the transaction id in it says nothing."""
+
+    connector: int | None
+    """None: any."""
+    tags: Collection[str]
+    """Pseudonyms of its tag; none: any."""
+    time: int | None
+    """The earliest that it speaks of, UTC milliseconds of the charger."""
+    meter: float | None
+    """Where its register stood at the end, Wh."""
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any], connector: int | None, tags: Collection[str]) -> "Clue":
+        """Of a MeterValues or a StopTransaction."""
+        entries = payload.get("meterValue") or payload.get("transactionData")
+        parts = [payload, *(entries if isinstance(entries, list) else ())]
+        times = [codec.moment(part.get("timestamp"), Remarks()) for part in parts if isinstance(part, Mapping)]
+        meter = codec.number(payload, "meterStop", Remarks())
+        return cls(connector, tags, min((time for time in times if time is not None), default=None), meter)
+
+    def fits(self, one: Transaction) -> bool:
+        """Nothing of a charge is before its start, and no register runs backwards while it lasts."""
+        began = None if one.is_undated else codec.moment(one.began, Remarks())
+        return (
+            self.connector in (None, one.connector)
+            and (not self.tags or one.tag in self.tags)
+            and (self.time is None or began is None or self.time >= began - _ROUNDED_MS)
+            and (self.meter is None or one.meter_start is None or self.meter >= one.meter_start)
+        )
 
 
 class Ids:
@@ -90,16 +127,11 @@ class Ledger:
         """The transaction that this start, with a tag of these pseudonyms, has begun already."""
         return next((one for one in self.known() if one.is_start_of(start, tags)), None)
 
-    def unnamed(self, connector: int | None, tags: Collection[str]) -> Transaction | None:
+    def unnamed(self, clue: Clue) -> Transaction | None:
         """The open transaction whose id the charger never learnt, if there is exactly one that it can be: its
-        messages come with -1 then (errata v4 §3.18). None for `connector` and no `tags`: any.
+        messages come with -1 then (errata v4 §3.18).
         """
-        found = [
-            one
-            for one in self.known()
-            if one.is_open and connector in (None, one.connector) and (not tags or one.tag in tags)
-            if not self.is_named(one)
-        ]
+        found = [one for one in self.known() if one.is_open and not self.is_named(one) and clue.fits(one)]
         return found[0] if len(found) == 1 else None
 
     def is_named(self, transaction: Transaction) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.ocpp import transactions
-from drivers.ocpp.transactions import MOST_OPEN, NEXT, REMEMBERED, Ids, Ledger, Transaction
+from drivers.ocpp.transactions import MOST_OPEN, NEXT, REMEMBERED, Clue, Ids, Ledger, Transaction
 from gateway.errors import StorageError
 from gateway.model import Lane, Reading
 from gateway.testing import Recorder
@@ -234,6 +234,63 @@ async def test_a_nameless_stop_that_comes_again_ends_nobody_elses_charge(session
     assert [event.more["transaction"] for event in of(recorder, "session")] == [
         str(one["transactionId"]) for one in (first, second)
     ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"timestamp": "2026-11-22T09:59:58Z"},
+        {"meterStop": 999},
+        {"idTag": "DEADBEEF"},
+        {"transactionData": [{"timestamp": "2026-11-22T08:00:00Z", "sampledValue": [{"value": "1"}]}]},
+    ],
+)
+async def test_a_nameless_stop_whose_own_start_was_lost_ends_no_other_charge(
+    session: aiohttp.ClientSession, other: dict[str, Any]
+) -> None:
+    """No charge ends before it began, and no register runs backwards while it lasts."""
+    recorder = Recorder()
+    async with gateway(recorder, devices=[make_device(connectors=2)]) as running:
+        charger = await connect(session, running)
+        number = (await charger.ask("StartTransaction", START))["transactionId"]
+        await charger.ask("StopTransaction", {**STOP, "transactionId": -1, **other})
+        await charger.ask("MeterValues", meter(-1, 1500))
+        await charger.ask("StopTransaction", {**STOP, "transactionId": -1})
+    strange, own = of(recorder, "session")
+    assert (strange.more["transaction"], strange.more["energy"]) == ("-1", None)
+    assert "no_start" in str(strange.more["doubts"])
+    assert (own.more["transaction"], own.more["energy"], own.more["readings"]) == (str(number), 7500, 1)
+
+
+async def test_of_two_nameless_charges_a_stop_ends_the_one_that_it_can_be(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    async with gateway(recorder, devices=[make_device(connectors=2)]) as running:
+        charger = await connect(session, running)
+        first = (await charger.ask("StartTransaction", START))["transactionId"]
+        await charger.ask("StartTransaction", {**START, "connectorId": 2, "meterStart": 70_000})
+        early = {**meter(-1), "meterValue": [{**meter(-1)["meterValue"][0], "timestamp": "2026-11-22T09:00:00Z"}]}
+        await charger.ask("MeterValues", early)
+        await charger.ask("StopTransaction", {**STOP, "transactionId": -1})
+    (ended,) = of(recorder, "session")
+    assert (ended.more["transaction"], ended.more["energy"]) == (str(first), 7500)
+    assert [one.transaction for one in energy(recorder)] == ["-1"], "told of a time before it began"
+
+
+@pytest.mark.parametrize(
+    ("fits", "began", "time", "is_undated"),
+    [
+        (True, "2026-11-22T10:00:00.900Z", 1_795_341_600_000, False),  # one time is cut to seconds, the other is not
+        (False, "2026-11-22T10:00:02Z", 1_795_341_600_000, False),
+        (True, "2026-11-22T10:00:02Z", 1_795_341_600_000, True),  # it began by a clock that nobody had set
+        (True, "yesterday", 1_795_341_600_000, False),
+        (True, "2026-11-22T10:00:02Z", None, False),
+    ],
+)
+def test_only_what_is_certain_tells_two_charges_apart(
+    fits: bool, began: str, time: int | None, is_undated: bool
+) -> None:
+    one = Transaction(1, 1, "tag", None, began, is_undated=is_undated)
+    assert Clue(None, (), time, 0.0).fits(one) is fits
 
 
 async def test_values_that_come_again_are_known_whatever_came_between(session: aiohttp.ClientSession) -> None:
