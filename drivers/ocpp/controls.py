@@ -18,7 +18,7 @@ class Controls:
 
     def __init__(self, connectors: int, phases: int, quirks: Collection[Quirk] = ()) -> None:
         self._quirks = quirks
-        self.profiles = Profiles(phases)
+        self.profiles = Profiles()
         self._watts_per_ampere = VOLTS * phases
         self.refusing: set[str] = set()
         self.unsupported: set[str] = set()

@@ -152,8 +152,10 @@ async def _install(
 ) -> str:
     """'' or why the charger does not take it. `now`: UTC milliseconds; `duration`: seconds."""
     period: dict[str, Any] = {"startPeriod": 0, "limit": limit}
-    if charger.settings.phases == "1":
-        period["numberPhases"] = 1  # else 3 are assumed, and watts divided among them (§7.14)
+    if unit == "W" or charger.settings.phases == "1":
+        # The current of a phase is the watts by the voltage and this number, whichever phases the car uses (§7.12 with
+        # its erratum). Left out, 3 is meant; said, no charger has to guess.
+        period["numberPhases"] = int(charger.settings.phases)
     schedule: dict[str, Any] = {
         "startSchedule": codec.iso(now - EARLY_S * 1000),
         "chargingRateUnit": unit,
@@ -209,10 +211,14 @@ async def _shown(charger: Charger, connection: Connection, connector: int) -> fl
         return None
     periods = schedule.get("chargingSchedulePeriod")
     first = periods[0] if isinstance(periods, list) and periods else None
-    limit = codec.number(first, "limit", codec.Remarks()) if isinstance(first, Mapping) else None
-    if limit is None:
+    if not isinstance(first, Mapping):
         return None
-    return limit if schedule.get("chargingRateUnit") != "W" else limit / (VOLTS * int(charger.settings.phases))
+    limit = codec.number(first, "limit", codec.Remarks())
+    if limit is None or schedule.get("chargingRateUnit") != "W":
+        return limit
+    # A charger that divides watts by the phases in use says so here. Left out, those of its supply are meant.
+    divides_by = first.get("numberPhases")
+    return limit / (VOLTS * (divides_by if divides_by in (1, 2, 3) else int(charger.settings.phases)))
 
 
 def _in(unit: str, amps: float, phases: str) -> float:

@@ -11,8 +11,7 @@ VOLTS = 230
 class Profiles:
     """The profiles installed in one charger, by connector; connector 0 is all of them."""
 
-    def __init__(self, phases: int) -> None:
-        self._watts_per_ampere = VOLTS * phases
+    def __init__(self) -> None:
         self._kept: list[tuple[int, Mapping[str, Any]]] = []
 
     def install(self, connector: int, profile: Mapping[str, Any]) -> None:
@@ -65,8 +64,10 @@ class Profiles:
         running = [period for period in schedule["chargingSchedulePeriod"] if period["startPeriod"] <= elapsed]
         if not running:
             return None
-        limit = float(max(running, key=lambda period: float(period["startPeriod"]))["limit"])
-        return limit if schedule["chargingRateUnit"] == "A" else limit / self._watts_per_ampere
+        period = max(running, key=lambda one: float(one["startPeriod"]))
+        limit = float(period["limit"])
+        # §7.12 with its erratum: not the phases that the car uses.
+        return limit if schedule["chargingRateUnit"] == "A" else limit / (VOLTS * period.get("numberPhases", 3))
 
 
 def _fits(one: tuple[int, Mapping[str, Any]], wanted: Mapping[str, Any]) -> bool:

@@ -78,7 +78,35 @@ async def test_a_charger_that_says_it_takes_only_watts_is_told_watts(phases: str
         assert (await running.driver.execute(limit(16))).now == {"amps": 16}
         (_, profile), *_ = point.controls.profiles._kept
         schedule = profile["chargingSchedule"]
-        assert (schedule["chargingRateUnit"], schedule["chargingSchedulePeriod"][0]["limit"]) == ("W", watts)
+        assert schedule["chargingRateUnit"] == "W"
+        assert schedule["chargingSchedulePeriod"] == [{"startPeriod": 0, "limit": watts, "numberPhases": int(phases)}]
+
+
+@pytest.mark.parametrize(
+    ("shown", "amps"),
+    [({"limit": 11040}, 16), ({"limit": 11040, "numberPhases": 3}, 16), ({"limit": 3680, "numberPhases": 1}, 16),
+     ({"limit": 11040, "numberPhases": 1}, None), ({"limit": 7360, "numberPhases": "x"}, 10.7)],
+)  # fmt: skip
+async def test_a_charger_that_divides_watts_by_the_phases_in_use_is_found_out(
+    session: aiohttp.ClientSession, shown: dict[str, Any], amps: float | None
+) -> None:
+    """A car on one phase of three would get three times what was ordered."""
+    async with gateway(Recorder()) as running:
+        charger = await connect(session, running)
+        order = asyncio.create_task(running.driver.execute(limit(16)))
+        schedule = {"duration": 60, "chargingRateUnit": "W", "chargingSchedulePeriod": [{"startPeriod": 0, **shown}]}
+        for answer in (
+            {"configurationKey": [{"key": UNIT, "readonly": True, "value": "Power"}]},
+            {"status": "Accepted"},
+            {"status": "Accepted", "chargingSchedule": schedule},
+        ):
+            _, message_id, *_ = await charger.receive()
+            await charger.send([3, message_id, answer])
+        if amps:
+            assert (await order).now == {"amps": amps}
+        else:
+            with pytest.raises(CommandError, match="its schedule shows 48 A"):
+                await order
 
 
 async def test_a_charger_that_rejects_amperes_without_having_said_so_is_told_watts() -> None:
@@ -170,7 +198,7 @@ def profile(purpose: str, amps: float, **schedule: Any) -> dict[str, Any]:
 
 
 def test_schedules_stack_replace_and_clear() -> None:
-    kept = Profiles(phases=3)
+    kept = Profiles()
     now = 1_795_305_600_000
     kept.install(0, profile("TxDefaultProfile", 16))
     assert kept.amps(1, now, None) == 16

@@ -58,7 +58,7 @@ async def test_a_charger_that_obeys_only_watts_is_never_asked(session: aiohttp.C
         _, message_id, action, payload = await charger.receive()
         schedule = payload["csChargingProfiles"]["chargingSchedule"]
         assert (action, schedule["chargingRateUnit"]) == ("SetChargingProfile", "W")
-        assert schedule["chargingSchedulePeriod"] == [{"startPeriod": 0, "limit": 6900.0}]
+        assert schedule["chargingSchedulePeriod"] == [{"startPeriod": 0, "limit": 6900.0, "numberPhases": 3}]
         await charger.send([3, message_id, {"status": "Accepted"}])
         _, message_id, *_ = await charger.receive()
         await charger.send([4, message_id, "NotSupported", "", {}])
