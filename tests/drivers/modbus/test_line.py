@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import pty
-import socket
-import struct
-import sys
-import tty
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +10,7 @@ import pytest
 from drivers.modbus.frames import NoAnswer
 from drivers.modbus.line import Line
 from drivers.modbus.pace import Pace
-from gateway.errors import CommandError, LinkError
+from gateway.errors import CommandError
 from gateway.model import Quality
 
 from .conftest import SELF_IDENTIFYING, WIRES, Street, make_device, make_settings, order, running
@@ -205,35 +197,6 @@ async def test_the_line_is_silent_before_each_question(minimum: float) -> None:
     assert min(gaps) >= max(line.silence, minimum)
 
 
-async def test_unplugged_and_back_under_the_same_name() -> None:
-    """The device file is a new one; the name in /dev/serial/by-id is the same."""
-    async with running(make_device("a/m", 1, SELF_IDENTIFYING), wire="pty") as street:
-        await street.seen(24, "a/m")
-        loop = asyncio.get_running_loop()
-    recorder, driver = street.recorder, street.driver
-    await street.emulator.start()
-    street.settings = make_settings({"port": str(street.emulator.bus._folder / "port"), "baud": "19200"})  # type: ignore[union-attr]
-    line = driver._wire
-    assert isinstance(line, Line)
-    line.peer = str(street.settings.port)
-    task = asyncio.create_task(driver.run(recorder))
-    await street.seen(12, "a/m")
-    street.emulator.fault("a/m", "unplug")
-    with pytest.raises(LinkError, match=r"The adapter is unplugged: .*/port hung up\. Plug it back\."):
-        await task
-    again = asyncio.create_task(driver.run(recorder))
-    await asyncio.sleep(120)
-    assert not again.done()
-    street.emulator.fault("a/m", None)
-    plugged = loop.time()
-    await street.seen(12, "a/m")
-    assert loop.time() - plugged <= 3
-    again.cancel()
-    await asyncio.wait({again})
-    await street.emulator.stop()
-    assert street.wrong() == []
-
-
 async def test_a_serial_server_that_closes_idle_connections_is_no_fault() -> None:
     async with running(make_device("a/m", 1, SELF_IDENTIFYING), wire="rtu-over-tcp") as street:
         await street.seen(24, "a/m")
@@ -276,66 +239,6 @@ async def test_the_silence_behind_an_answer_is_not_the_devices_time(monkeypatch:
     try:
         assert await line.read(1, 4, 0, 4) == [1000, 1001, 1002, 1003]
     finally:
-        line.close()
-        await street.emulator.stop()
-
-
-async def why_not(where: str) -> str:
-    line = Line("line", make_settings({"port": where}), {})
-    with pytest.raises(LinkError) as refused:
-        await line.open()
-    return str(refused.value)
-
-
-async def test_why_a_port_cannot_be_had(tmp_path: Path) -> None:
-    missing = "The adapter for `line` is not there: /dev/ttyUSB7 does not exist. Plug it in."
-    assert await why_not("/dev/ttyUSB7") == missing
-    assert "is not a serial port" in await why_not(str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        free = server.getsockname()[1]
-    said = f"The serial server for `line` cannot be reached: tcp://127.0.0.1:{free}: Connection refused."
-    assert (await why_not(f"tcp://127.0.0.1:{free}")).startswith(said)
-
-
-async def test_who_holds_the_port() -> None:
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    name = os.ttyname(slave)
-    hold = "import sys, time; f = open(sys.argv[1], 'rb'); print(1, flush=True); time.sleep(60)"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", hold, name, stdout=-1)
-    try:
-        assert process.stdout
-        await process.stdout.readline()
-        said = await why_not(name)
-        assert f"{name} for `line` is also read by python" in said
-        assert said.endswith(f"(pid {process.pid}): each loses bytes to the other. Stop it.")
-    finally:
-        process.kill()
-        await process.wait()
-        os.close(master)
-        os.close(slave)
-
-
-async def test_the_kernel_counts_bytes_at_another_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pty has no such counters: what a real port's kernel would say is put in its place."""
-    counts = iter([10, 14])
-    real = fcntl.ioctl
-
-    def ioctl(fd: int, request: int, *room: Any) -> Any:
-        if request != 0x545D:
-            return real(fd, request, *room)
-        return struct.pack("20i", *[0] * 6, 3, 0, next(counts), *[0] * 11)
-
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    street = Street(pair(), wire="pty")
-    await street.start()
-    line = Line("line", street.settings, {})
-    try:
-        street.emulator.fault("a/m", "crc")
-        with pytest.raises(NoAnswer, match="another speed or parity, the adapter counts framing or parity errors"):
-            await line.read(1, 4, 0, 4)
-    finally:
-        monkeypatch.undo()
         line.close()
         await street.emulator.stop()
 

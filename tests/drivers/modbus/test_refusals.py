@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from drivers.modbus.frames import Request
 from gateway.model import Quality
 
@@ -13,15 +15,20 @@ from .conftest import SELF_IDENTIFYING, TRUSTED, Street, make_device, running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from drivers.modbus.emulator import Fault
 
-async def test_an_exception_answer_is_said_once_with_its_name_and_an_action() -> None:
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [("exception_2", "illegal data address"), ("exception_3", "illegal data value")]
+)
+async def test_an_exception_answer_is_said_once_with_its_name_and_an_action(fault: Fault, name: str) -> None:
     async with running(make_device("a/m", 1), make_device("b/m", 2)) as street:
         await street.seen(20, "a/m")
-        street.emulator.fault("a/m", "exception_2")
+        street.emulator.fault("a/m", fault)
         await street.until(lambda r: bool(r.events))
         event = street.recorder.events[0]
         assert (event.kind, event.on) == ("device_down", "a/m")
-        assert "exception 2, illegal data address" in event.say
+        assert f"exception {fault[-1]}, {name}" in event.say
         assert event.say.endswith("Check that profile eastron-sdm630/1 fits this device.")
         await street.seen(100, "b/m")
         bad = [r for r in street.recorder.readings if r.quality is Quality.BAD]

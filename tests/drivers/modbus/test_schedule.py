@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.modbus import EASTRON, SLOW, legal, optimum
 from drivers import modbus
 from drivers.modbus.frames import NoAnswer
 from drivers.modbus.line import Line
@@ -16,7 +17,7 @@ from gateway.errors import CommandError
 from gateway.model import CommandState, Device
 from gateway.testing import Recorder
 
-from .conftest import SELF_IDENTIFYING, WIRES, make_device, make_settings, order, running
+from .conftest import SELF_IDENTIFYING, TRUSTED, WIRES, make_device, make_settings, order, running
 
 SLOW_LINE = {"port": "tcp://127.0.0.1:1", "baud": "9600"}
 
@@ -94,6 +95,29 @@ async def test_thirty_two_meters_on_one_slow_line_share_it_fairly_and_fully(monk
         per_poll = len(street.devices[0].points) - 1
         assert max(each) - min(each) <= 2 * per_poll
         assert not street.recorder.events
+
+
+@pytest.mark.parametrize("baud", [9600, 19200, 115200])
+async def test_the_cycle_of_an_sdm630_is_near_the_least_and_far_from_point_by_point(
+    baud: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 ms to an answer, 60 ms of silence before a question; against every cut there is."""
+    monkeypatch.setitem(WIRES, "line", {"port": "tcp://127.0.0.1:1", "baud": str(baud)})
+    async with running(make_device("a/m", 1, TRUSTED, "10ms"), wire="line") as street:
+        bus, fields = street.emulator.bus, [field for _, field in TRUSTED.fields()]
+        assert bus
+        bus.turnaround = SLOW
+
+        def cost(count: int) -> float:
+            return legal(count, baud, SLOW, EASTRON)
+
+        await street.seen(100, "a/m")  # the turnaround is measured
+        loop, polls = asyncio.get_running_loop(), 20
+        started = loop.time()
+        await street.seen(polls * len(fields), "a/m")
+        takes = (loop.time() - started) / polls
+    assert takes <= 1.15 * optimum(fields, TRUSTED.line.max_regs, cost)
+    assert 5 * takes <= sum(cost(field.width) for field in fields)
 
 
 async def test_an_order_is_carried_out_first_however_much_is_to_be_polled(monkeypatch: pytest.MonkeyPatch) -> None:
