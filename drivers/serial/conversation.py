@@ -61,6 +61,7 @@ class Conversation:
         self._echo = b""
         self._quiet_at = 0.0
         """When the wire may be spoken on."""
+        self._listening: asyncio.Timeout | None = None
         self.evidence = Evidence()
 
     async def frames(self, until: float) -> list[bytes]:
@@ -68,13 +69,20 @@ class Conversation:
         loop, framer = asyncio.get_running_loop(), self._framer
         deadline = until if framer.gap is None else min(until, loop.time() + framer.gap)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as self._listening:
                 received = self._heard(await self._wire.read())
         except TimeoutError:
             return self._framed(framer.idle) if framer.gap is not None and deadline < until else []
+        finally:
+            self._listening = None
         self._quiet_at = max(self._quiet_at, loop.time() + self._profile.dialogue.gap)
         self.evidence.add(received)
         return self._framed(lambda: framer.feed(received))
+
+    def hurry(self) -> None:
+        """Who waits for frames waits no longer."""
+        if self._listening and not self._listening.expired():
+            self._listening.reschedule(asyncio.get_running_loop().time())
 
     def _framed(self, take: Callable[[], list[bytes]]) -> list[bytes]:
         stray, refused = self._framer.stray, self._framer.refused.copy()

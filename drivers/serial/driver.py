@@ -33,6 +33,8 @@ class Driver:
         self._sensors = [Sensor(device, link.state) for device in link.devices]
         self._profile = _shared_profile(link.name, self._sensors, self._settings.port)
         self._talk: Conversation | None = None
+        self._leaving = asyncio.Event()
+        """The wire is wanted by somebody else."""
         self._turn = asyncio.Lock()
         """Whose turn it is to speak on the wire."""
         self._answered: tuple[tuple[str, ...], asyncio.Future[Heard]] | None = None
@@ -41,7 +43,8 @@ class Driver:
         """When the port was last empty (loop time)."""
 
     async def run(self, emit: Emit) -> None:
-        """Listen or ask until cancelled. LinkError: the port cannot be opened or has hung up."""
+        """Listen or ask until cancelled, or until `let_go`. LinkError: the port cannot be opened or has hung up."""
+        self._leaving.clear()
         self._link.alive(ALIVE)
         for sensor in self._sensors:
             sensor.opened()
@@ -53,6 +56,12 @@ class Driver:
                 self._talk = None
                 if self._answered and not self._answered[1].done():
                     self._answered[1].set_exception(CommandError("link_down", f"{self._link.name} went down."))
+
+    def let_go(self) -> None:
+        """See gateway.lending.Lendable: what is being heard or asked is finished, then `run` returns."""
+        self._leaving.set()
+        if self._talk and self._profile.mode == "push":
+            self._talk.hurry()
 
     async def execute(self, command: Command) -> Reply:
         """Send one of the profile's commands. CommandError, DeviceError: it is not one, or nothing answers it."""
@@ -102,7 +111,7 @@ class Driver:
         sensor, silence = self._sensors[0], self._profile.silence or math.inf
         self._read_at = loop.time()
         silent_at, probed = self._read_at + silence, False
-        while True:
+        while not self._leaving.is_set():
             self._link.alive(ALIVE)
             await self._send_what_is_due(talk, sensor, emit)
             until = min(silent_at, sensor.turns_at, sensor.init_at, loop.time() + AT_LEAST_EVERY)
@@ -169,13 +178,15 @@ class Driver:
         loop = asyncio.get_running_loop()
         for sensor in self._sensors:
             sensor.due = sensor.told_at = loop.time()
-        while True:
+        while not self._leaving.is_set():
             sensor = min(self._sensors, key=lambda one: min(one.due, one.turns_at))
             due = min(sensor.due, sensor.turns_at)
             nap = min(due - loop.time(), AT_LEAST_EVERY)
             self._link.alive(ALIVE + max(0.0, nap))
             if nap > 0:
-                await asyncio.sleep(nap)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(nap):
+                        await self._leaving.wait()
                 continue
             await self._send_what_is_due(talk, sensor, emit)
             if sensor.shift is Shift.RESTING:

@@ -17,7 +17,8 @@ from drivers.serial.codec import Codec, Heard
 from drivers.serial.framing import Framer
 from drivers.serial.settings import Line
 from gateway import document, load
-from gateway.cli import SITE
+from gateway.cli import SITE, add_state
+from gateway.cli.wire import lent
 from gateway.diagnostic import unknown
 from gateway.errors import ConfigError
 from gateway.profile import Catalogue
@@ -28,7 +29,8 @@ WIDTH = 16
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--raw", required=True, metavar="PORT", help="/dev/serial/by-id/… or tcp://host:port")
+    ports = "/dev/serial/by-id/… or tcp://host:port; beside a gateway, a link's name, too"
+    parser.add_argument("--raw", required=True, metavar="PORT", help=ports)
     parser.add_argument("--profile", metavar="P", help="a profile's name or file: frames and values are shown, too")
     parser.add_argument("--baud", metavar="N", help="bits per second (the profile's, else 9600)")
     parser.add_argument("--format", metavar="F", help="data bits, parity, stop bits (the profile's, else 8N1)")
@@ -39,20 +41,29 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--site", type=Path, default=SITE, metavar="SITE", help=f"profiles beside this site file come first ({SITE})"
     )
+    add_state(parser, "state folder of the gateway that may be running")
 
 
 def run(args: argparse.Namespace) -> int:
     """0: something was heard; 1: not one byte; 2: no such profile; 3: the port cannot be opened."""
     profile = _profile(args.profile, args.site) if args.profile else None
-    keys = {"driver": "serial", "port": args.raw, "baud": args.baud, "format": args.format}
-    settings = document.check(document.parse("{}", "--raw"), Settings, {key: one for key, one in keys.items() if one})
     line = profile.line if profile else Line(baud=9600)
     watched = Watched(profile)
     print(f"{'s':>8}  {'bytes':{3 * WIDTH - 1}}  {'text':{WIDTH}}  frames and values")
     with _saving(args.save) as file, contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_watch(settings, line, watched, args, file))
+        asyncio.run(_borrow_and_watch(line, watched, args, file))
     print(watched.summary(), file=sys.stderr)
     return 0 if watched.count else 1
+
+
+async def _borrow_and_watch(line: Line, watched: "Watched", args: argparse.Namespace, file: BinaryIO | None) -> None:
+    """A gateway that uses the port is asked for it, and has it back afterwards."""
+    async with lent(args, args.raw) as found:
+        known = found["settings"] if found["link"] else {"port": args.raw}
+        keys = {key: known.get(key) for key in ("port", "baud", "format")}
+        keys |= {key: one for key, one in {"baud": args.baud, "format": args.format}.items() if one}
+        written = {"driver": "serial", **{key: str(one) for key, one in keys.items() if one}}
+        await _watch(document.check(document.parse("{}", "--raw"), Settings, written), line, watched, args, file)
 
 
 def _saving(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:

@@ -68,14 +68,24 @@ async def reached(args: argparse.Namespace, wire: str) -> AsyncIterator[Reach]:
     """The wire, alone ours while the block runs. ConfigError: no such wire; CommandError: it cannot be lent now;
     LinkError: the gateway took it back.
     """
+    async with lent(args, wire) as found:
+        yield _reach(args, wire, found)
+
+
+@asynccontextmanager
+async def lent(args: argparse.Namespace, wire: str) -> AsyncIterator[Mapping[str, Any]]:
+    """What the gateway lends: `link` and its `settings`; no `link` where it does not use this wire, or none runs.
+
+    Errors as of `reached`.
+    """
     to = f"lampione {args.verb} (pid {os.getpid()})"
     try:
-        async with held(socket_of(args.state), "lend", wire=wire, to=to) as lent:
-            yield _reach(args, wire, cast("Mapping[str, Any]", lent))
+        async with held(socket_of(args.state), "lend", wire=wire, to=to) as found:
+            yield cast("Mapping[str, Any]", found)
             return
     except NoGatewayError:
         pass
-    yield _reach(args, wire, {"link": None})
+    yield {"link": None}
 
 
 def _reach(args: argparse.Namespace, wire: str, lent: Mapping[str, Any]) -> Reach:

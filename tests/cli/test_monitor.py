@@ -20,6 +20,14 @@ from gateway import document, load
 from gateway.cli import main
 from gateway.site.read import shipped_profiles
 
+from .bench import gateway_on
+
+SITE = """\
+version: 1
+gateway: {{id: cab-017, tenant: milan, clock: trusted}}
+links: {{air: {{driver: serial, port: {port}}}}}
+assets: {{here: {{devices: {{pm: {{link: air, profile: nova-sds011, every: 1s}}}}}}}}
+"""
 SDS011 = bytes.fromhex("aa c0 06 00 06 00 58 d9 3d ab aa c0 09 00 09 00 58 d9 43 ab aa c0 7b 00 c8 01 58 d9 75 ab")
 
 
@@ -48,6 +56,31 @@ def speaking(stream: bytes) -> Iterator[str]:
         done.set()
         thread.join()
         os.close(master)
+
+
+@pytest.mark.parametrize("named", ["the port", "the link"])
+def test_beside_a_gateway_its_port_is_borrowed_and_read_again(
+    named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with speaking(SDS011[:10]) as port:
+        (tmp_path / "site.yaml").write_text(SITE.format(port=port))
+        with gateway_on(tmp_path / "site.yaml", tmp_path / "state") as gateway:
+
+            def heard() -> int:
+                return gateway.status.snapshot()["devices"][0]["readings"]  # type: ignore[index, call-overload, no-any-return, return-value]
+
+            def heard_more() -> None:
+                before, end = heard(), time.monotonic() + 20
+                while heard() == before:
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+
+            heard_more()
+            words = ["--profile", "nova-sds011", "--seconds", "0.4", "--state", str(tmp_path / "state")]
+            assert main(["monitor", "--raw", {"the port": port, "the link": "air"}[named], *words]) == 0
+            assert "pm25 = 0.6 ug/m3" in capsys.readouterr().out
+            heard_more()
+            assert gateway.status.snapshot()["links"][0]["restarts"] == 0  # type: ignore[index, call-overload]
 
 
 def test_bytes_frames_and_values_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
