@@ -9,6 +9,7 @@ import asyncio
 import math
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from drivers.modbus import rtu
@@ -35,7 +36,8 @@ class Line:
 
     def __init__(self, name: str, settings: Settings, paces: Mapping[int, Pace]) -> None:
         self.peer = str(settings.port)
-        self._name, self._settings, self._paces = name, settings, dict(paces)
+        self._name, self._settings = name, settings
+        self._paces = defaultdict(lambda: Pace(settings.timeout), paces)
         self.character = settings.character
         """Seconds that a byte takes on the wire."""
         self.silence = 3.5 * self.character if settings.baud <= 19200 else FAST
@@ -111,12 +113,9 @@ class Line:
 
         A question more costs 13 characters, the silences and the device's thinking; a register two characters.
         """
-        pace = self._pace(unit)
+        pace = self._paces[unit]
         silences = self.silence + max(self.silence, pace.gap)
         return int((13 * self.character + silences + (pace.turnaround or 0.0)) / (2 * self.character))
-
-    def _pace(self, unit: int) -> Pace:
-        return self._paces.setdefault(unit, Pace(self._settings.timeout))
 
     async def read(self, unit: int, fc: int, addr: int, count: int) -> list[int]:
         """`count` registers from `addr`. NoAnswer, Refused; LinkError: the port or the serial server is gone."""
@@ -140,7 +139,7 @@ class Line:
         """Put a question on the line as soon as it is quiet; when that was. Misfit: the last has two answers."""
         asked = rtu.seal(ask(request))
         await self.open()
-        await self._quiet(max(self.silence, self._pace(request.unit).gap))
+        await self._quiet(max(self.silence, self._paces[request.unit].gap))
         await self.open()  # it may have been lost meanwhile
         if request.unit == self._gainsaid and not request.words:
             self._gainsaid = None
@@ -160,7 +159,7 @@ class Line:
         transport, sent = await self._send(request)
         assert self._waiting
         loop = asyncio.get_running_loop()
-        pace = self._pace(request.unit)
+        pace = self._paces[request.unit]
         length = rtu.answer_length(self._asked)
         travel = (len(self._asked) + length) * self.character
         within = pace.within

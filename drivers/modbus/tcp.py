@@ -7,6 +7,7 @@ connection is closed: a new one cannot carry an old reply.
 import asyncio
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Tcp:
         self.peer = f"{host}:{port}"
         self._host, self._port, self._timeout = host, port, timeout
         self._tls, self._server_name = tls, server_name or host
-        self._paces = dict(paces)
+        self._paces = defaultdict(lambda: Pace(timeout), paces)
         self._connection: _Connection | None = None
         self._transaction = 0
 
@@ -98,7 +99,7 @@ class Tcp:
         assert self._connection
         self._transaction = self._transaction % 0xFFFF + 1
         question = ask(Request(self._transaction, unit, fc, addr, count, tuple(words)))
-        pace = self._paces.setdefault(unit, Pace(self._timeout))
+        pace = self._paces[unit]
         clean = False
         loop = asyncio.get_running_loop()
         asked = loop.time()

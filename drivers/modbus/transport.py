@@ -46,7 +46,7 @@ class Device:
         self._listener, self._port = listener, opened
         self._descriptor = opened.descriptor
         self._is_open = True
-        self.errors = opened.errors
+        self._counts_errors = opened.errors() is not None
         self.resume()
 
     def write(self, data: bytes) -> None:
@@ -67,6 +67,9 @@ class Device:
     def resume(self) -> None:
         if self._is_open:
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+
+    def errors(self) -> int | None:
+        return self._port.errors() if self._counts_errors else None
 
     def abort(self) -> None:
         self.pause()
