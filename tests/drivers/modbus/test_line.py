@@ -243,69 +243,6 @@ async def test_the_silence_behind_an_answer_is_not_the_devices_time(monkeypatch:
         await street.emulator.stop()
 
 
-<<<<<<< ours
-=======
-async def why_not(where: str) -> str:
-    line = Line("line", make_settings({"port": where}), {})
-    with pytest.raises(LinkError) as refused:
-        await line.open()
-    return str(refused.value)
-
-
-async def test_why_a_port_cannot_be_had(tmp_path: Path) -> None:
-    missing = "The adapter for `line` is not there: /dev/ttyUSB7 does not exist. Plug it in."
-    assert await why_not("/dev/ttyUSB7") == missing
-    assert "is not a serial port" in await why_not(str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        free = server.getsockname()[1]
-    said = f"The serial server for `line` cannot be reached: tcp://127.0.0.1:{free}: Connection refused."
-    assert (await why_not(f"tcp://127.0.0.1:{free}")).startswith(said)
-
-
-async def test_who_holds_the_port() -> None:
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    name = os.ttyname(slave)
-    hold = "import sys, time; f = open(sys.argv[1], 'rb'); print(1, flush=True); time.sleep(60)"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", hold, name, stdout=-1)
-    try:
-        assert process.stdout
-        await process.stdout.readline()
-        said = await why_not(name)
-        assert f"{name} for `line` is also read by python" in said
-        assert said.endswith(f"(pid {process.pid}): each loses bytes to the other. Stop it.")
-    finally:
-        process.kill()
-        await process.wait()
-        os.close(master)
-        os.close(slave)
-
-
-async def test_the_kernel_counts_bytes_at_another_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pty has no such counters: what a real port's kernel would say is put in its place."""
-    counts = iter([10, 10, 14])
-    real = fcntl.ioctl
-
-    def ioctl(fd: int, request: int, *room: Any) -> Any:
-        if request != 0x545D:
-            return real(fd, request, *room)
-        return struct.pack("20i", *[0] * 6, 3, 0, next(counts), *[0] * 11)
-
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    street = Street(pair(), wire="pty")
-    await street.start()
-    line = Line("line", street.settings, {})
-    try:
-        street.emulator.fault("a/m", "crc")
-        with pytest.raises(NoAnswer, match="another speed or parity, the adapter counts framing or parity errors"):
-            await line.read(1, 4, 0, 4)
-    finally:
-        monkeypatch.undo()
-        line.close()
-        await street.emulator.stop()
-
-
->>>>>>> theirs
 async def test_a_line_that_is_never_quiet() -> None:
     street = Street(pair(), wire="rtu-over-tcp")
     await street.start()

@@ -116,7 +116,7 @@ async def test_who_holds_the_port() -> None:
 
 async def test_the_kernel_counts_bytes_at_another_parity(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pty has no such counters: what a real port's kernel would say is put in its place."""
-    counts = iter([10, 14])
+    counts = iter([10, 10, 14])
     real = fcntl.ioctl
 
     def ioctl(fd: int, request: int, *room: Any) -> Any:
