@@ -169,6 +169,7 @@ class Unit:
         own = address + len(words)
         words += [model, layout.length, *layout.rest(), sunspec.LAST, 0]
         self.told[sunspec.FC] = dict(enumerate(words, address))
+        self.told[sunspec.FC][address + sunspec.ADDRESS_AT] = self.address
         self.fields = {slug: sunspec.located(field, own, model, layout.length) for slug, field in self.profile.fields()}
 
     def _registers(self, slug: str, field: Field) -> dict[int, int]:

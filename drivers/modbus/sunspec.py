@@ -27,6 +27,8 @@ FC, BASES, MARKER, LAST = 3, (40000, 50000, 0), [0x5375, 0x6E53], 0xFFFF
 HEAD = 2
 """Registers of a model's id and length."""
 BEGINNING = len(MARKER) + HEAD
+ADDRESS_AT = BEGINNING + 64
+"""Where model 1, which comes first, has the address of the device."""
 COMMON, SERIAL_AT, SERIAL_WORDS = 1, 48, 16
 MOST = 64
 """Models that are walked over before a device is taken for one that has no end."""

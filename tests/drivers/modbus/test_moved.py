@@ -25,7 +25,7 @@ CANDIDATES = Candidates(METERS)
 ALL = {
     "carlo-gavazzi-em100/1", "carlo-gavazzi-em300/1", "chint-dtsu666/1", "eastron-sdm120/1", "eastron-sdm230/1",
     "eastron-sdm630-v2/1", "eastron-sdm630/1", "eastron-sdm72-v1/1", "eastron-sdm72/1", "orno-we504/1", "orno-we516/1",
-    "schneider-iem3000/1",
+    "schneider-iem3000/1", "sunspec-inverter/1", "sunspec-meter/1",
 }  # fmt: skip
 
 
