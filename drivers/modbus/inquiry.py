@@ -7,7 +7,7 @@ those that need further questions to be told apart: so no meter takes many, and 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from drivers.modbus import identify, sunspec
@@ -179,9 +179,10 @@ class Inquiry:
         return self._has(question) or any(_is_within(refused, question) for refused in self._refused)
 
     def _has(self, question: Question) -> bool:
-        fc, first, count = question
-        known = self.bank.get(fc, {})
-        return all(addr in known for addr in range(first, first + count))
+        return all(self._word(*place) is not None for place in _places(question))
+
+    def _word(self, fc: int, addr: int) -> int | None:
+        return self.bank.get(fc, {}).get(addr)
 
     def _says(self, each: _Candidate, question: Question) -> bool:
         """Whether a value of it was asked for, and has come: zero is what some devices say where they have nothing."""
@@ -200,6 +201,8 @@ class Inquiry:
             _is_read(one, self.bank) and not identify.fits(each.profile, check, one, self.bank) for check, one in checks
         ):
             return True
+        if not each.open and not any(self._word(*place) for question in each.needed for place in _places(question)):
+            return True  # nothing but zeros says nothing
         if any(check.else_word_order for check in each.profile.verify):
             return False  # it may be set to the other word order
         return any(
@@ -263,6 +266,12 @@ def _together(profile: Profile, fields: Sequence[Field], registers: set[tuple[in
                 continue
         found.append((one.fc, one.addr, one.width))
     return found
+
+
+def _places(question: Question) -> Iterator[tuple[int, int]]:
+    """Function and address of each register."""
+    fc, first, count = question
+    return ((fc, addr) for addr in range(first, first + count))
 
 
 def _is_at(one: Field, question: Question) -> bool:

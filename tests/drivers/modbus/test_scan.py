@@ -13,7 +13,7 @@ from drivers.modbus.driver import wire
 from drivers.modbus.emulator import Emulator
 from drivers.modbus.frames import ILLEGAL_FUNCTION, Request
 from drivers.modbus.inquiry import Candidates, Inquiry
-from drivers.modbus.played import Unit
+from drivers.modbus.played import BAD_ADDRESS, Unit
 from drivers.modbus.scan import MOST, Found, Step, factory_settings, look, scan, settings
 from gateway import load, profile
 from gateway.errors import LinkError
@@ -154,6 +154,24 @@ def test_a_meter_that_refuses_otherwise_than_its_maker_says_is_found_all_the_sam
     """Many say that a register is not there where they do not know the function, and some the other way round."""
     asked, named = answers_of(Unit(make_device("a/m", 7, each), 0.0), CANDIDATES, code=2)
     assert named == [each.profile]
+    assert len(asked) == len(set(asked))
+
+
+class Zeros(Unit):
+    """Many meters answer a register that they do not have with zero, and refuse nothing."""
+
+    def read(self, request: Request, now: float) -> tuple[int, ...] | int:
+        answer = super().read(request, now)
+        return (0,) * request.count if answer == BAD_ADDRESS else answer
+
+
+@pytest.mark.parametrize("each", meters(), ids=lambda each: each.profile)
+def test_a_meter_that_says_zero_where_it_has_nothing_is_named_with_those_alone_that_are_like_it(
+    each: modbus.Profile,
+) -> None:
+    asked, named = answers_of(Zeros(make_device("a/m", 7, each), 0.0), CANDIDATES)
+    assert each.profile in named
+    assert {name.partition("-")[0] for name in named} == {each.profile.partition("-")[0]}
     assert len(asked) == len(set(asked))
 
 
