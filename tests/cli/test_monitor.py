@@ -80,6 +80,10 @@ def test_beside_a_gateway_its_port_is_borrowed_and_read_again(
             assert main(["monitor", "--raw", {"the port": port, "the link": "air"}[named], *words]) == 0
             assert "pm25 = 0.6 ug/m3" in capsys.readouterr().out
             heard_more()
+            where = ["--state", str(tmp_path / "state"), "--site", str(tmp_path / "site.yaml")]
+            assert main(["read", "cab-017/pm", "pm25", *where]) == 0
+            assert capsys.readouterr().out == "pm25  0.6 ug/m3\n"
+            heard_more()
             assert gateway.status.snapshot()["links"][0]["restarts"] == 0  # type: ignore[index, call-overload]
 
 
