@@ -120,6 +120,21 @@ async def test_the_cycle_of_an_sdm630_is_near_the_least_and_far_from_point_by_po
     assert 5 * takes <= sum(cost(field.width) for field in fields)
 
 
+async def test_what_is_due_together_costs_one_waking(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(*(make_device(f"m{n}/m", n, SELF_IDENTIFYING, every="10s") for n in range(1, 6))) as street:
+        await street.seen(12, "m5/m")
+        nap, naps = street.driver._nap, 0
+
+        async def counted(until: float) -> None:
+            nonlocal naps
+            naps += 1
+            await nap(until)
+
+        monkeypatch.setattr(street.driver, "_nap", counted)
+        await asyncio.sleep(600)
+        assert 59 <= naps <= 61
+
+
 async def test_an_order_is_carried_out_first_however_much_is_to_be_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WIRES, "slow", SLOW_LINE)
     async with running(*(make_device(f"m{n}/m", n) for n in range(1, 33)), wire="slow") as street:
