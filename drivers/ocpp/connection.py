@@ -7,7 +7,7 @@ own. A charger that floods fills its own queue and its own socket, nobody else's
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -66,8 +66,8 @@ class Inbox:
         return len(self._calls) >= QUEUED
 
     async def put(self, call: rpc.Call) -> None:
-        """Waits while it is full."""
-        while self.is_full:
+        """Waits while it is full. Nothing is taken any more when it is over."""
+        while self.is_full and not self._is_over:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         self._calls.append(call)
@@ -87,6 +87,7 @@ class Inbox:
         """Nobody takes what is left."""
         self._is_over = True
         _wake(self._news)
+        _wake(self._room)
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
@@ -95,10 +96,13 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
 
 
 class Connection:
-    """A WebSocket that is already accepted. `run` until it is gone; `why` then says what ended it."""
+    """A WebSocket that is already accepted. `run` until it is gone; `why` then says what ended it.
 
-    def __init__(self, socket: web.WebSocketResponse, peer: Peer) -> None:
-        self._socket, self._peer = socket, peer
+    `abort` drops it at once: one whose far end takes nothing cannot be closed in order.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, peer: Peer, abort: Callable[[], None]) -> None:
+        self._socket, self._peer, self._abort = socket, peer, abort
         self._calls = Inbox()
         # A prefix of its own per connection: a late answer from before a reconnect is not taken for a new one's.
         self._outbound = rpc.Outbound(f"{next(_numbers)}-")
@@ -157,7 +161,7 @@ class Connection:
             async with asyncio.timeout(CLOSE_WITHIN):
                 await self._socket.close(code=code)
         except TimeoutError:
-            pass
+            self._abort()
 
     async def _read(self) -> None:
         while True:
@@ -185,7 +189,8 @@ class Connection:
         loop = self._loop
         while (silent := loop.time() - self._heard) < PING_EVERY * (MISSED_PINGS + 1):
             if self._stuck_since is not None and loop.time() - self._stuck_since >= SEND_WITHIN:
-                await self.close("takes no answers")
+                self.why = "takes no answers"
+                self._abort()
                 return
             if self._calls.is_full:
                 self._heard = loop.time()  # it is we who do not listen
@@ -212,14 +217,18 @@ class Connection:
                 await self._peer.malformed(f"{action[:40]} without asking for an answer, which OCPP 1.6 does not have")
 
     async def _respond(self) -> None:
-        while call := await self._calls.take():
-            if self._socket.closed:
-                continue
-            frame = await self._peer.answer(call)
-            if frame is None:
-                await self.close("was sent away: what it told could not be kept", WSCloseCode.TRY_AGAIN_LATER)
-            else:
-                await self._answer(frame)
+        try:
+            while call := await self._calls.take():
+                if self._socket.closed:
+                    continue
+                frame = await self._peer.answer(call)
+                if frame is None:
+                    await self.close("was sent away: what it told could not be kept", WSCloseCode.TRY_AGAIN_LATER)
+                else:
+                    await self._answer(frame)
+        finally:
+            # aiohttp's writers share one wait for room: when a closing gives up, an answer that waits is cancelled too.
+            self._calls.end()
 
     async def _answer(self, frame: str) -> None:
         """The watch ends a connection that does not take it."""

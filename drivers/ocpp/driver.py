@@ -131,7 +131,8 @@ class Driver:
             await charger.malformed(f"no offer of the subprotocol {subprotocol}; choose OCPP 1.6 JSON in its settings")
             return socket
         self._door.admit(request)
-        connection = Connection(socket, charger)
+        assert request.transport, "it has just been written to"
+        connection = Connection(socket, charger, request.transport.abort)
         await charger.connected(connection)
         try:
             await connection.run(prepare(charger, connection, self._link.clock))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -114,6 +115,36 @@ def test_a_disk_that_is_slow_is_not_a_charger_that_is_silent() -> None:
                 if answer[0] == 3:
                     answered.append(answer[1])
             assert answered == [str(number) for number in range(QUEUED + 10)]
+
+    jumped(main())
+
+
+def test_who_tells_and_takes_no_answers_is_given_up() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        with socket.socket() as small:
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.setblocking(False)  # noqa: FBT003
+            async with gateway(recorder, make_settings(security="0")) as running:
+                host, port = running.address.split(":")
+                await asyncio.get_running_loop().sock_connect(small, (host, int(port)))
+                reader, writer = await asyncio.open_connection(sock=small, limit=1024)
+                writer.write(
+                    b"GET /cp-1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    b"Sec-WebSocket-Protocol: ocpp1.6\r\n\r\n"
+                )
+                await reader.readuntil(b"\r\n\r\n")
+                wire = line(running)._socket.get_extra_info("socket")
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                call = b'[2,"' + b"x" * 250 + b'","Heartbeat",{}]'
+                frame = b"\x81\xfe" + len(call).to_bytes(2, "big") + bytes(4) + call
+                while not of(recorder, "device_down"):
+                    writer.write(20 * frame)
+                    await asyncio.sleep(1)
+                writer.transport.abort()
+        (down,) = of(recorder, "device_down")
+        assert down.say.startswith("cp-1/evse takes no answers. ")
 
     jumped(main())
 
