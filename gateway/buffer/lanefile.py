@@ -164,8 +164,11 @@ class LaneFile(Facts):
             self._grow()
 
     def release_reserve(self) -> None:
-        """Give the reserve's pages, and the log's, to what must be written now."""
-        self.db.execute("PRAGMA wal_checkpoint(RESTART)")
+        """Give the reserve's pages, and the log's, to what must be written now. StorageError: it cannot be had."""
+        try:
+            self.db.execute("PRAGMA wal_checkpoint(RESTART)")
+        except sqlite3.Error as error:
+            raise fault("could not empty its log", error) from error
         with Transaction(self.db):
             self.db.execute("DELETE FROM ballast")
 
