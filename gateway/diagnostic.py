@@ -72,3 +72,8 @@ def unknown(word: str, known: Sequence[str]) -> tuple[str, str]:
     if near:
         return f"`{word}` is unknown; did you mean `{near[0]}`?", f"Write `{near[0]}`."
     return f"`{word}` is unknown", f"Valid here: {', '.join(known)}." if known else "Remove it."
+
+
+def sentence(why: str, fix: str) -> str:
+    """Both behind each other, for a command line: it has no place to point at."""
+    return f"{why}{'' if why.endswith(('?', '.')) else '.'} {fix}".rstrip()

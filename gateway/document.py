@@ -322,7 +322,7 @@ _SENTENCES = {
     "model_type": ("should be a map: keys with values under it", "Write `key: value` lines below it, indented."),
     "list_type": ("should be a list", "Write `[one, two]`."),
     "tuple_type": ("should be a list", "Write `[one, two]`."),
-    "string_pattern_mismatch": ("does not have the form {pattern}", "Use small letters, digits, `-` and `_`."),
+    "string_pattern_mismatch": ("does not have the form {pattern}", "Write it so."),
     "greater_than_equal": ("is too small: at least {ge}", "Write {ge} or more."),
     "greater_than": ("is too small: more than {gt}", "Write more than {gt}."),
     "less_than_equal": ("is too large: at most {le}", "Write {le} or less."),

@@ -60,7 +60,10 @@ class Wire:
     async def lent(self, to: str) -> AsyncIterator[None]:
         """Nobody uses the wire while the block runs. CommandError: it cannot be had."""
         if not isinstance(self._driver, Lendable):
-            raise CommandError("not_lendable", f"{self._link} is no line that can be borrowed.")
+            raise CommandError(
+                "not_lendable",
+                f"{self._link} is no line that can be borrowed. Its values: lampione status --json, or the page.",
+            )
         if not self._home.is_set():
             raise CommandError("busy", f"{self._link} is in use by {self._borrower}. Wait until it is done.")
         self._borrower = to

@@ -119,6 +119,6 @@ def convert(unit: str, quantity_unit: str) -> tuple[float, float]:
         return 1.0, 0.0
     canonical, factor, offset = _CONVERSIONS.get(unit, ("", 0.0, 0.0))
     if canonical != quantity_unit:
-        known = sorted(u for u, (c, _, _) in _CONVERSIONS.items() if c == quantity_unit)
+        known = sorted(u for u, (c, _, _) in _CONVERSIONS.items() if c == quantity_unit != u)
         raise ValueError(f"`{unit}` is not a unit of this quantity; write {', '.join([quantity_unit, *known])}")
     return factor, offset

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import document, durable, load
+from gateway.errors import ConfigError
 from gateway.ports import Emulator
 from gateway.site import Credentials, Site, SiteLink, resolver
 
@@ -32,7 +33,7 @@ class Simulation:
         self._emulators: dict[str, Emulator] = {}
 
     async def start(self, out: Path) -> None:
-        """Start what listens and write to `out` the site that finds it there. OSError: `out` cannot be written."""
+        """Start what listens and write to `out` the site that finds it there. ConfigError: it cannot be written."""
         moved: dict[str, Mapping[str, str]] = {}
         for link in self._site.links.values():
             if _calls_in(link):
@@ -40,7 +41,7 @@ class Simulation:
             else:
                 self._emulators[link.name] = emulator = self._emulator(link, None)
                 moved[link.name] = await emulator.start()
-        durable.replace(out, _rewritten(self._site, moved).encode(), flush=False)
+        _write(out, _rewritten(self._site, moved))
 
     async def run(self, produced: Path | None = None) -> None:
         """Until cancelled; `produced` is kept up to date with the values put on the wire, by device id."""
@@ -62,7 +63,8 @@ class Simulation:
         return counts
 
     def tell(self, file: Path) -> None:
-        durable.replace(file, json.dumps(self.produced()).encode(), flush=False)
+        """Keep `produced` in a file. ConfigError: it cannot be written."""
+        _write(file, json.dumps(self.produced()))
 
     def _emulator(self, link: SiteLink, address: str | None) -> Emulator:
         secret = resolver(self._site, f"links.{link.name}", self._credentials)
@@ -88,6 +90,13 @@ def _read(addresses: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return known
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        durable.replace(file, text.encode(), flush=False)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}. Choose another file.") from None
 
 
 def _rewritten(site: Site, moved: Mapping[str, Mapping[str, str]]) -> str:

@@ -12,7 +12,9 @@ def resend(file: LaneFile, uplink: str, epoch: str, first: int, last: int) -> Ra
     """Unsettle seqs first..last for an uplink; returns the positions that are here. StorageError: no such stream."""
     base = next((known.base for known in file.epochs if known.id == epoch), None)
     if base is None or uplink not in file.settled:
-        raise StorageError(f"{file.path} knows no epoch {epoch}, or no uplink {uplink}")
+        epochs, uplinks = ", ".join(known.id for known in file.epochs), ", ".join(file.settled) or "none"
+        say = f"{file.path} knows no epoch {epoch}, or no uplink {uplink}."
+        raise StorageError(f"{say} Its epochs are {epochs}; its uplinks: {uplinks}.")
     held, at, end = Ranges(), base + first, base + last
     while blocks := file.read(at, end, _AT_ONCE):
         for block in blocks:

@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has gone; Python would complain once more while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"{error.filename or 'lampione'}: {error.strerror}.", file=sys.stderr)
+        return 1
     return code
 
 
@@ -105,9 +108,7 @@ def add_state(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _unknown_verb(word: str) -> int:
-    from gateway.diagnostic import unknown
+    from gateway.diagnostic import sentence, unknown
 
-    why, fix = unknown(word, list(VERBS))
-    stop = "" if why.endswith("?") else "."
-    print(f"lampione: {why}{stop} {fix}", file=sys.stderr)
+    print(f"lampione: {sentence(*unknown(word, list(VERBS)))}", file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from stat import S_ISFIFO, S_ISSOCK
 from typing import IO, Any
 
 from drivers.modbus import Profile
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.first} is no address: 1 to 247.")
     if args.to and not re.fullmatch(r"[0-9]+ 8[NEO][12]", args.to):
         raise ConfigError(f"`{args.to}` is no line setting. Write speed and format: 9600 8N1.")
+    if args.count is not None and not 1 <= args.count <= UNITS.stop - args.first:
+        raise ConfigError(f"--count {args.count}: from {args.first} on there are {UNITS.stop - args.first} addresses.")
     return asyncio.run(_assign(args))
 
 
@@ -167,6 +170,12 @@ class _Ask:
 async def _answers() -> AsyncIterator[_Ask]:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
+    if not any(kind(os.fstat(sys.stdin.fileno()).st_mode) for kind in (S_ISFIFO, S_ISSOCK)) and not sys.stdin.isatty():
+        # A file is all there already, and no event loop waits for one.
+        lines.feed_data(sys.stdin.buffer.read())
+        lines.feed_eof()
+        yield _Ask(lines)
+        return
     source = _source()
     same = os.dup(source.fileno())  # the transport closes the file at its end
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), source)

@@ -15,6 +15,9 @@ from gateway.buffer import lock
 from gateway.buffer.lanefile import LaneFile
 from gateway.buffer.overview import letters, overview, records
 from gateway.buffer.resend import resend
+from gateway.cli.columns import columns
+from gateway.cli.status import span
+from gateway.clock import SystemClock
 from gateway.control import ask, socket_of
 from gateway.errors import ConfigError
 from gateway.model import Json, Lane
@@ -46,6 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Of a running gateway over its control socket, of a stopped one from its files."""
+    if args.action == "resend" and not 1 <= args.first <= args.last:
+        raise ConfigError(f"{args.first} to {args.last} are no sequence numbers. Write the first, then the last.")
     folder = args.state / "buffer"
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not there. Name the gateway's state folder with --state.")
@@ -63,17 +68,12 @@ def run(args: argparse.Namespace) -> int:
 def _act(args: argparse.Namespace, buffer: "_Running | _Stopped") -> int:
     match args.action:
         case "show":
-            _print(buffer.show(), as_json=args.json)
+            rows = buffer.show()
+            print(json.dumps(rows) if args.json else "\n".join(_lanes(rows, SystemClock().wall())))
         case "dead":
             _print(buffer.dead(), as_json=args.json)
         case "export":
-            count = 0
-            with args.file.open("w") as out:
-                for record in buffer.records():
-                    print(json.dumps(record), file=out)
-                    count += 1
-                out.flush()
-                os.fsync(out.fileno())
+            count = _export(args.file, buffer.records())
             print(f"{count:,} records are in {args.file}; they stay in the buffer too.")
         case _:
             return _say_resent(args, buffer.resend(args))
@@ -150,6 +150,46 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items() if value is not None))
+
+
+def _lanes(rows: list[dict[str, Any]], now: int) -> Iterator[str]:
+    """`now`: UTC milliseconds."""
+    head = ("lane", "waiting", "oldest", "MB on disk", "full in", "dead letters", "quarantined", "epoch")
+    yield from columns(head, [_lane(row, now) for row in rows])
+    for row in rows:
+        if row["error"]:
+            yield f"{row['lane']}: {row['error']}"
+        if len(row["uplinks"]) > 1:
+            yield f"{row['lane']}: " + ", ".join(f"{count:,} for {uplink}" for uplink, count in row["uplinks"].items())
+
+
+def _lane(row: dict[str, Any], now: int) -> tuple[str, ...]:
+    oldest, full = row["oldest"], row["full_ms"]
+    return (
+        row["lane"],
+        f"{row['waiting']:,}",
+        "-" if oldest is None else span(max(0, now - oldest)),
+        f"{row['bytes'] / 1024**2:,.1f}",
+        "-" if full is None else span(full),
+        f"{row['dead']:,}",
+        f"{row['quarantined']:,}",
+        row["epoch"],
+    )
+
+
+def _export(file: Path, found: Iterator[Any]) -> int:
+    """How many. ConfigError: the file takes them not."""
+    count = 0
+    try:
+        with file.open("w") as out:
+            for record in found:
+                print(json.dumps(record), file=out)
+                count += 1
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}. Choose another file.") from None
+    return count
 
 
 def _say_resent(args: argparse.Namespace, count: int) -> int:

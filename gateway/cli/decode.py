@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import math
 import re
 import sys
 from contextlib import suppress
@@ -23,13 +24,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Exit codes: 0 one way at least says the value, 1 none does, 2 usage or configuration, 3 no answer. "
         "Mains volts and hertz are known without a meter: lampione decode 230 line --unit 1 --register 4:0x0000"
     )
-    parser.add_argument("value", type=float, metavar="VALUE", help="what the meter's display shows")
+    parser.add_argument("value", type=_finite, metavar="VALUE", help="what the meter's display shows")
     parser.add_argument("wire", nargs="?", metavar="WIRE", help=wire.WIRE)
     parser.add_argument("--unit", type=int, metavar="N", help="unit id")
     parser.add_argument("--register", metavar="FC:ADDR", help="function and address on the wire: 4:0x0034, 3:52")
     parser.add_argument("--words", metavar="HEX", help="registers that were read already, without a wire: 4366 3334")
     parser.add_argument(
-        "--within", type=float, default=100 * TOLERANCE, metavar="PERCENT", help="how far off it may be (5)"
+        "--within", type=_finite, default=100 * TOLERANCE, metavar="PERCENT", help="how far off it may be (5)"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     wire.add(parser)
@@ -54,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         print("Nothing there says it. Check the value, the function and the address.", file=sys.stderr)
     return 0 if found else 1
+
+
+def _finite(written: str) -> float:
+    if not math.isfinite(value := float(written)):
+        raise ValueError(written)
+    return value
 
 
 def _entry(each: Guess) -> dict[str, object]:

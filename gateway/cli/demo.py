@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.cli import street, table
 from gateway.cli.broker import is_here
 from gateway.cli.stage import Stage
+from gateway.errors import ConfigError
 
 _REFRESH = 1.0
 
@@ -37,11 +38,17 @@ def run(args: argparse.Namespace) -> int:
     if min(args.posts, args.meters, args.chargers) < 1 or args.meters > 247:
         print("A street has at least one post, one meter and one charger, and 247 meters at most.", file=sys.stderr)
         return 2
+    if args.seconds is not None and not args.seconds > 0:
+        print("--seconds is more than 0.", file=sys.stderr)
+        return 2
     if args.uplink == "mqtt" and not is_here():
         print("Mosquitto is not installed: the demo uses HTTP. (sudo apt install mosquitto)", file=sys.stderr)
         args.uplink = "http"
     folder = args.keep or Path(tempfile.mkdtemp(prefix="lampione-demo-"))
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be used: {error.strerror}. Give another folder with --keep.") from None
     try:
         account = asyncio.run(_play(args, folder))
     finally:

@@ -16,13 +16,9 @@ from drivers.serial import Settings, transport
 from drivers.serial.codec import Codec, Heard
 from drivers.serial.framing import Framer
 from drivers.serial.settings import Line
-from gateway import document, load
 from gateway.cli import SITE, add_state
-from gateway.cli.wire import lent
-from gateway.diagnostic import unknown
+from gateway.cli.wire import lent, load_profile, typed
 from gateway.errors import ConfigError
-from gateway.profile import Catalogue
-from gateway.site.read import profile_folders
 
 WIDTH = 16
 """Bytes in a row."""
@@ -49,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     profile = _profile(args.profile, args.site) if args.profile else None
     line = profile.line if profile else Line(baud=9600)
     watched = Watched(profile)
+    if args.seconds is not None and not args.seconds > 0:
+        raise ConfigError("--seconds is more than 0.")
     print(f"{'s':>8}  {'bytes':{3 * WIDTH - 1}}  {'text':{WIDTH}}  frames and values")
     with _saving(args.save) as file, contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_borrow_and_watch(line, watched, args, file))
@@ -63,7 +61,7 @@ async def _borrow_and_watch(line: Line, watched: "Watched", args: argparse.Names
         keys = {key: known.get(key) for key in ("port", "baud", "format")}
         keys |= {key: one for key, one in {"baud": args.baud, "format": args.format}.items() if one}
         written = {"driver": "serial", **{key: str(one) for key, one in keys.items() if one}}
-        await _watch(document.check(document.parse("{}", "--raw"), Settings, written), line, watched, args, file)
+        await _watch(typed(Settings, written, "--raw"), line, watched, args, file)
 
 
 def _saving(path: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
@@ -133,15 +131,7 @@ def _questions(profile: SerialProfile, address: str | None) -> Iterator[tuple[by
 
 
 def _profile(name: str, site: Path) -> SerialProfile:
-    path = Path(name)
-    if not path.suffix:
-        catalogue = Catalogue(profile_folders(site))
-        try:
-            path = catalogue.path(name)
-        except KeyError:
-            why, fix = unknown(name, catalogue.names())
-            raise ConfigError(f"profile {why} {fix}") from None
-    found = load.profile(document.read(path), path.stem)
+    found = load_profile(name, site)
     if not isinstance(found, SerialProfile):
         raise ConfigError(f"{name} is for {found.driver}: it says nothing about bytes on a serial port.")
     return found

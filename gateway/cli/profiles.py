@@ -10,7 +10,7 @@ from typing import Any
 from drivers.serial.draft import DraftError, draft
 from gateway import document, load, profile
 from gateway.cli import SITE
-from gateway.diagnostic import DocumentError, unknown
+from gateway.diagnostic import DocumentError, sentence, unknown
 from gateway.errors import ConfigError
 from gateway.profile import Catalogue, Profile
 from gateway.site.read import profile_folders
@@ -98,14 +98,17 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
     try:
         path = catalogue.path(name)
     except KeyError:
-        why, fix = unknown(name, catalogue.names())
-        raise ConfigError(f"profile {why} {fix}") from None
+        raise ConfigError(f"profile {sentence(*unknown(name, catalogue.names()))}") from None
+    written = document.read(path)
+    here = written.tree.get("profile")
+    if "/" in name and here != name:
+        raise ConfigError(f"There is no `{name}`, only {here} in {path}.")
     if as_json:
-        print(json.dumps(document.read(path).tree, ensure_ascii=False))
+        print(json.dumps(written.tree, ensure_ascii=False))
     else:
         print(f"# {path}")
         print(path.read_text(), end="")
-        frames = getattr(load.profile(document.read(path), path.stem), "frames", None)
+        frames = getattr(load.profile(written, path.stem), "frames", None)
         if frames:
             print("# Read requests on the wire, behind the unit id: function, address, registers")
             for slug, frame in frames():
@@ -135,7 +138,10 @@ def _new(name: str, capture: Path, args: argparse.Namespace) -> int:
     path = out / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or choose another name.")
-    path.write_text(text)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}. Choose another folder with --out.") from None
     what = "values" if scanned else "frames"
     print(f"{path}: {what} are recognised. Now name its points from the maker's document, and check it:")
     print(f"lampione profiles check {path}")

@@ -13,7 +13,7 @@ from gateway.model import Device
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit codes: 0 every point has a value, 1 one has none, 2 usage or configuration, 3 no answer."
     wire.add_device(parser)
-    parser.add_argument("points", nargs="*", metavar="POINT", help="only these (all)")
+    parser.add_argument("points", nargs="*", default=(), metavar="POINT", help="only these (all)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     wire.add(parser)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -82,8 +83,25 @@ async def _watch(receiver: Receiver) -> None:
 def _mqtt(args: argparse.Namespace) -> MqttIn | None:
     if not args.mqtt:
         return None
+    _check_url(args.mqtt)
+    if args.ca:
+        try:
+            ssl.create_default_context(cafile=args.ca)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"{args.ca} is no certificate in PEM: {error.strerror or error}.") from None
     password = _text(args.password_file).strip() if args.password_file else None
     return MqttIn(args.mqtt, args.user, password, args.ca, args.share)
+
+
+def _check_url(url: str) -> None:
+    """ConfigError: this is not the address of a broker."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        is_one = False
+    if not is_one:
+        raise ConfigError(f"{url} is no address of a broker. Write mqtt://host:port or mqtts://host:port.")
 
 
 def _http(args: argparse.Namespace) -> HttpIn | None:
@@ -92,7 +110,7 @@ def _http(args: argparse.Namespace) -> HttpIn | None:
     if not args.token_file:
         raise ConfigError("--http needs --token-file: nothing unauthenticated listens.")
     host, _, port = args.http.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"--http {args.http} is not HOST:PORT.")
     tls = None
     if args.certificate:
@@ -123,6 +141,8 @@ def _text(file: Path) -> str:
         return file.read_text()
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not text. Check the path.") from None
 
 
 def _print_report(db: Path, *, as_json: bool) -> int:

@@ -4,10 +4,12 @@ import argparse
 import getpass
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gateway import site
 from gateway.cli import SITE, add_secrets, add_site
+from gateway.diagnostic import sentence, unknown
 from gateway.errors import ConfigError
 from gateway.site import Credentials
 
@@ -41,6 +43,8 @@ def _set(args: argparse.Namespace, credentials: Credentials) -> int:
     credentials.check_name(args.name)
     if args.stdin:
         value = sys.stdin.read()
+    elif not sys.stdin.isatty():
+        raise ConfigError("There is no terminal to ask at. Pass the secret with --stdin.")
     else:
         try:
             value = getpass.getpass(f"{args.name}: ")
@@ -50,6 +54,9 @@ def _set(args: argparse.Namespace, credentials: Credentials) -> int:
         if value != again:
             raise ConfigError("The two differ; nothing is stored.")
     print(f"stored in {credentials.write(args.name, value)}")
+    with suppress(ConfigError):  # the site file may come later
+        if args.name not in (needed := site.load(args.site).secrets):
+            print(f"Nothing in {args.site} uses it: {sentence(*unknown(args.name, sorted(needed)))}", file=sys.stderr)
     return 0
 
 

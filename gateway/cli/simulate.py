@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def _play(site: Site, args: argparse.Namespace) -> None:
     credentials = Credentials.beside(args.site, args.secrets)
+    if args.state.exists() and not args.state.is_dir():
+        raise ConfigError(f"{args.state} is no folder. Give the gateway's state folder with --state.")
     simulation = Simulation(site, credentials, args.state / "addresses.json", _scenarios(site, args.scenario))
     await simulation.start(args.out)
-    print(f"{len(site.devices)} devices on {len(site.links)} links. Run: lampione run {args.out} --state {args.state}")
+    if args.produced:
+        simulation.tell(args.produced)
+    command = shlex.join(["lampione", "run", str(args.out), "--state", str(args.state)])
+    print(f"{len(site.devices)} devices on {len(site.links)} links. Run: {command}", flush=True)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,9 +1,11 @@
 """What the demo shows: the street as it runs, and the closing account, device by device and lane by lane."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from gateway.cli.columns import columns
 from gateway.receiver import DeviceRow, Receiver, StreamRow
 
 _COLOUR = {"green": "\033[32m", "amber": "\033[33m", "red": "\033[31m"}
@@ -65,7 +67,7 @@ class Account:
         total = sum(row.received for row in self.lanes)
         verdict = f"{total:,} records delivered, {missing:,} missing." + ("" if self.is_complete else " FAILED")
         note = "accepted counts what the gateway took, and one record for each value that was lost with its device."
-        return "\n".join([*_columns(head, rows), note, "", *_columns(lane_head, lanes), "", verdict])
+        return "\n".join([*columns(head, rows), note, "", *columns(lane_head, lanes), "", verdict])
 
 
 def account(
@@ -118,18 +120,21 @@ class Screen:
         self, snapshot: Mapping[str, Any], platform: Receiver, elapsed: float, of: float | None, *, is_cut: bool
     ) -> None:
         head = self._headline(snapshot, platform, elapsed, of, is_cut=is_cut)
+        width, height = shutil.get_terminal_size()
         if not self._is_terminal:
             if elapsed - self._said >= _PLAIN_EVERY:
                 self._said = elapsed
                 print(head, file=self._out, flush=True)
             return
-        lines = [head, ""]
+        lines = [head[: width - 1], ""]
         for device in snapshot["devices"]:
             dot = f"{_COLOUR[device['colour']]}●{_PLAIN}"
             told = [point for point in device["points"] if point["value"] is not None]
             told.sort(key=lambda point: point["phase"] is not None)
             values = "  ".join(_value(point) for point in told[:4])
-            lines.append(f"{dot} {device['id']:<16} {device['readings']:>7}  {device['say'] or values}"[:150])
+            line = f"{device['id']:<16} {device['readings']:>7}  {device['say'] or values}"
+            lines.append(f"{dot} {line[: width - 3]}")
+        del lines[max(2, height - 1) :]  # what has wrapped or left the screen cannot be drawn over
         self._out.write(f"\033[{self._lines}F\033[J" if self._lines else "")
         self._out.write("\n".join(lines) + "\n")
         self._out.flush()
@@ -156,14 +161,3 @@ def _value(point: Mapping[str, Any]) -> str:
 
 def _cell(value: object) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]

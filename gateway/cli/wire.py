@@ -7,19 +7,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel
 
 from gateway import document, load, profile, site
 from gateway.cli import SITE, add_secrets, add_state
 from gateway.clock import SystemClock
 from gateway.control import NoGatewayError, held, socket_of
-from gateway.diagnostic import unknown
+from gateway.diagnostic import DocumentError, sentence, unknown
 from gateway.errors import ConfigError
 from gateway.model import Command, Device, Event, Json, Lane, Reading, Record, Reply
 from gateway.ports import Driver, Link
 from gateway.profile import Catalogue, LinkKeys, Profile
 from gateway.site import Credentials, resolver
 from gateway.site.read import profile_folders
+
+Typed = TypeVar("Typed", bound=BaseModel)
 
 WIRE = "a link's name, /dev/serial/by-id/…, tcp://host:port of a serial server, or host:port of Modbus TCP"
 
@@ -99,8 +103,7 @@ def _reach(args: argparse.Namespace, wire: str, lent: Mapping[str, Any]) -> Reac
         return _made("line", _settings(keys, "WIRE"), args)
     found = site.load(args.site)
     if wire not in found.links:
-        why, fix = unknown(wire, list(found.links))
-        raise ConfigError(f"link {why} {fix} Or write {WIRE}.")
+        raise ConfigError(f"link {sentence(*unknown(wire, list(found.links)))} Or write {WIRE}.")
     return _made(wire, found.links[wire].settings, args)
 
 
@@ -128,7 +131,16 @@ _WIRED = {"driver": "modbus", "port": "tcp://127.0.0.1:1"}
 
 
 def _settings(keys: Mapping[str, Any], where: str) -> Any:
-    return document.check(document.parse("{}", where), load.driver(keys["driver"]).Settings, dict(keys))
+    return typed(load.driver(keys["driver"]).Settings, keys, where)
+
+
+def typed(model: type[Typed], keys: Mapping[str, Any], where: str) -> Typed:
+    """What a command line says, by the rules of the site file. ConfigError: a mistake; there is no line to show."""
+    try:
+        return document.check(document.parse("{}", where), model, dict(keys))
+    except DocumentError as error:
+        said = (f"{where}: {sentence(each.why, each.fix)}" for each in error.diagnostics)
+        raise ConfigError("\n".join(said)) from None
 
 
 def _is_place(wire: str) -> bool:
@@ -146,10 +158,11 @@ def named(args: argparse.Namespace) -> tuple[str, Device]:
     """The wire's name, and the device on it that the arguments name. ConfigError: there is none."""
     if "/" in args.target and not _is_place(args.target):
         found = site.load(args.site)
-        if args.target not in found.devices:
-            why, fix = unknown(args.target, list(found.devices))
-            raise ConfigError(f"device {why} {fix}")
-        link, device = found.devices[args.target]
+        asset, _, name = args.target.partition("/")
+        target = f"{found.gateway.id}/{name}" if asset == "here" else args.target
+        if target not in found.devices:
+            raise ConfigError(f"device {sentence(*unknown(args.target, list(found.devices)))}")
+        link, device = found.devices[target]
         return link.name, device
     if args.unit is None or args.profile is None:
         raise ConfigError(
@@ -168,31 +181,33 @@ def check_points(slugs: Sequence[str], device: Device) -> None:
     """ConfigError: the device has no such point."""
     for slug in slugs:
         if slug not in device.points:
-            why, fix = unknown(slug, list(device.points))
-            raise ConfigError(f"point {why} {fix}")
+            raise ConfigError(f"point {sentence(*unknown(slug, list(device.points)))}")
 
 
 def device_at(unit: int, found: Profile) -> Device:
     """A device that no site file has, on a line."""
+    if found.driver != "modbus":
+        raise ConfigError(f"{found.profile} is for {found.driver}: a device on a wire without a site file is Modbus.")
     driver = load.driver(found.driver)
-    settings = document.check(
-        document.parse("{}", "--unit"), driver.DeviceSettings, {"link": "line", "address": str(unit), "every": "1h"}
-    )
+    settings: Any = typed(driver.DeviceSettings, {"link": "line", "address": str(unit), "every": "1h"}, "--unit")
     name = f"unit/{unit}"
     return Device(name, driver.points(name, found, settings), driver.verbs(found, settings), settings, found)
 
 
 def load_profile(name: str, site_file: Path) -> Profile:
-    """By its name, or from its file. ConfigError: there is none."""
+    """By its name, or from its file. ConfigError: there is none, or not of that version."""
     path = Path(name)
-    if path.suffix != ".yaml":
-        catalogue = Catalogue(profile_folders(site_file))
-        try:
-            path = catalogue.path(name)
-        except KeyError:
-            why, fix = unknown(name, catalogue.names())
-            raise ConfigError(f"profile {why} {fix}") from None
-    return load.profile(document.read(path), path.stem)
+    if path.suffix == ".yaml":
+        return load.profile(document.read(path), path.stem)
+    catalogue = Catalogue(profile_folders(site_file))
+    try:
+        path = catalogue.path(name)
+    except KeyError:
+        raise ConfigError(f"profile {sentence(*unknown(name, catalogue.names()))}") from None
+    found = load.profile(document.read(path), path.stem)
+    if "/" in name and found.profile != name:
+        raise ConfigError(f"There is no `{name}`, only {found.profile} in {path}.")
+    return found
 
 
 def profiles_of(driver: str, site_file: Path) -> list[Profile]:

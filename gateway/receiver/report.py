@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,9 @@ def _by_reason(db: sqlite3.Connection, query: str) -> dict[int, dict[str, int]]:
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise StorageError(f"{path} is not there. Check the path.")
-    db = sqlite3.connect(path)
     try:
-        db.execute("PRAGMA query_only=1")
-        yield db
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA query_only=1")
+            yield db
     except sqlite3.Error as error:
         raise StorageError(f"{path} is not a receiver's database: {error}. Check the path.") from None
-    finally:
-        db.close()

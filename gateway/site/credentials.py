@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from gateway import durable
 from gateway.diagnostic import Diagnostic
@@ -54,7 +55,8 @@ class Credentials:
             raise self._unreadable(name, path, error) from None
         if mode & 0o077:
             why = f"Others can read the secret `{name}` in {path}"
-            raise CredentialError(why, f"Type: chmod 600 {path}; then change the secret, for it may be known.")
+            fix = f"Type: chmod 600 {quote(str(path))}; then change the secret, for it may be known."
+            raise CredentialError(why, fix)
         return self._text(path, name)
 
     def fault(self, name: str) -> CredentialError | None:
@@ -92,7 +94,8 @@ class Credentials:
 
     def _set(self, name: str) -> str:
         usual = Path("/etc/lampione/secrets")
-        return f"Type: lampione secret set {name}" + ("" if self.folder == usual else f" --secrets {self.folder}")
+        where = "" if self.folder == usual else f" --secrets {quote(str(self.folder))}"
+        return f"Type: lampione secret set {name}{where}"
 
     def _unreadable(self, name: str, path: Path, error: OSError) -> CredentialError:
         why = f"The secret `{name}` cannot be read from {path}: {error.strerror}"
