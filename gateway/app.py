@@ -112,6 +112,7 @@ class Gateway:
                     "control": self._keep("control", self.control.run),
                     "timekeeping": self._keep("timekeeping", self._timekeeping.run),
                     "lanes": self._keep("lanes", self._report_lanes),
+                    "inventory": self._keep("inventory", self._renew_inventory),
                     "watchdog": self._feed_watchdog(),
                 }.items()
             ]
@@ -176,8 +177,8 @@ class Gateway:
                 self.status.link(name, up=True)
                 await self._tell([Event("link_up", name, self.clock.boot())])
             await emit(records, lane=lane, state=state)
-            if state and self._inventory.hear(state):
-                await self._tell([self._inventory_event()], {"inventory": self._inventory.keep()})
+            if state:
+                self._inventory.hear(state)
 
         async def fall(say: str) -> None:
             nonlocal up
@@ -312,6 +313,11 @@ class Gateway:
         if self._inventory.is_new:
             events.append(self._inventory_event())
         await self._tell(events, {"inventory": self._inventory.keep()})
+
+    async def _renew_inventory(self) -> None:
+        while True:
+            await self._inventory.grow()
+            await self._tell([self._inventory_event()], {"inventory": self._inventory.keep()})
 
     def _inventory_event(self) -> Event:
         return Event("inventory", self.site.gateway.id, self.clock.boot(), more=self._inventory.now)

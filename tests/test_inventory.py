@@ -8,6 +8,8 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from drivers import modbus
 from drivers.modbus.emulator import Emulator
 from gateway.app import Gateway
@@ -39,20 +41,48 @@ def told(inventory: Inventory, device: int = 0) -> dict[str, Any]:
     return {key: entry[key] for key in ("serial", "firmware") if key in entry}
 
 
-def test_it_is_another_one_only_where_something_is_new() -> None:
+async def grown(inventory: Inventory) -> None:
+    async with asyncio.timeout(1):
+        await inventory.grow()
+
+
+async def test_it_is_another_one_only_where_something_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.inventory.SETTLE", 0.0)
     inventory = Inventory(CONTENT, None, {})
     assert (inventory.version, inventory.is_new, told(inventory)) == (1, True, {})
-    assert inventory.hear({"here/feeder": {"serial": "4711", "last": {"energy_import": 7}}})
-    assert not inventory.hear({"here/feeder": {"serial": "4711", "last": {"energy_import": 8}}})
-    assert not inventory.hear({"here/feeder": {"serial": None}, "here/nobody": {"serial": "1"}, "base/here": 7})
+    inventory.hear({"here/feeder": {"serial": "4711", "last": {"energy_import": 7}}})
+    assert (inventory.version, told(inventory)) == (1, {}), "a version never changes"
+    await grown(inventory)
     assert (inventory.version, told(inventory), told(inventory, 1)) == (2, {"serial": "4711"}, {})
-    assert inventory.hear({"here/feeder": {"serial": "4712", "firmware": "2.1.9"}})
+    inventory.hear({"here/feeder": {"serial": "4711", "last": {"energy_import": 8}}})
+    inventory.hear({"here/feeder": {"serial": None}, "here/nobody": {"serial": "1"}, "base/here": 7})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await inventory.grow()
+    inventory.hear({"here/feeder": {"serial": "4712", "firmware": "2.1.9"}})
+    await grown(inventory)
     assert (inventory.now["version"], told(inventory)) == (3, {"serial": "4712", "firmware": "2.1.9"})
+    assert CONTENT["assets"][0]["devices"] == DEVICES
 
 
-def test_its_version_goes_on_after_a_restart() -> None:
+async def test_devices_that_come_up_together_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.inventory.SETTLE", 0.02)
+    inventory = Inventory(CONTENT, None, {})
+    waiting = asyncio.create_task(inventory.renewed())
+    growing = asyncio.create_task(inventory.grow())
+    inventory.hear({"here/feeder": {"serial": "4711"}})
+    inventory.hear({"here/sub": {"serial": "4712"}})
+    await growing
+    assert (inventory.version, told(inventory), told(inventory, 1)) == (2, {"serial": "4711"}, {"serial": "4712"})
+    async with asyncio.timeout(1):
+        await waiting
+
+
+async def test_its_version_goes_on_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.inventory.SETTLE", 0.0)
     first = Inventory(CONTENT, None, {})
     first.hear({"here/feeder": {"serial": "4711"}})
+    await grown(first)
     again = Inventory(CONTENT, first.keep(), {"here/feeder": {"serial": "4711"}})
     assert (again.version, again.is_new) == (2, False)
     other = Inventory(CONTENT, first.keep(), {"here/feeder": {"serial": "4712"}})
@@ -76,7 +106,8 @@ def versions(receiver: Receiver) -> list[int]:
     return [event["more"]["version"] for event in receiver.events() if event.get("event") == "inventory"]
 
 
-async def test_a_meter_s_serial_number_reaches_the_platform(tmp_path: Path) -> None:
+async def test_a_meter_s_serial_number_reaches_the_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.inventory.SETTLE", 0.1)
     store = tmp_path / "usp.db"
 
     def platform() -> dict[str, Any]:

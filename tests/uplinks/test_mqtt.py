@@ -163,7 +163,7 @@ async def test_a_message_that_the_broker_cannot_take_is_said_not_sent(tmp_path: 
         broker.kill()
 
 
-async def test_what_it_says_of_itself(broker: Broker) -> None:
+async def test_what_it_says_of_itself(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     up = uplink(broker)
     async with far_side(broker) as far:
         async with running(up):
@@ -171,7 +171,9 @@ async def test_what_it_says_of_itself(broker: Broker) -> None:
             assert orjson.loads(far.on("state")[0].payload) == {"v": 1, "gw": GATEWAY, "state": "online"}
             assert orjson.loads(far.on("inventory")[0].payload) == INVENTORY
             assert isinstance(up._platform.inventory, Inventory)
-            assert up._platform.inventory.hear({"lp-0042/pm": {"serial": "4711"}})
+            up._platform.inventory.hear({"lp-0042/pm": {"serial": "4711"}})
+            monkeypatch.setattr("gateway.inventory.SETTLE", 0.0)
+            await up._platform.inventory.grow()
             await until(lambda: len(far.on("inventory")) == 2)
             renewed = orjson.loads(far.on("inventory")[1].payload)
             assert (renewed["version"], renewed["assets"][0]["devices"][0]["serial"]) == (8, "4711")
