@@ -18,7 +18,7 @@ from .conftest import SELF_IDENTIFYING, WIRES, Street, make_device, make_setting
 if TYPE_CHECKING:
     from drivers.modbus.emulator import Fault
 
-LINES = ["rtu-over-tcp", pytest.param("pty", marks=pytest.mark.slow)]
+LINES = ["rtu-over-tcp", "pty"]
 DEADLY: dict[Fault, str] = {
     "silent": "no answer within 1 s, not one byte. Check power and unit id, swap A and B.",
     "late": "not one byte",

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from drivers.modbus import emulator
 from drivers.modbus.line import Line
-from gateway.testing import jumped
 
-from .conftest import EQUALS, ISOLATED, SELF_IDENTIFYING, Street, make_device, order, running
+from .conftest import EQUALS, ISOLATED, SELF_IDENTIFYING, WIRES, PtyLoop, Street, make_device, order, running
 
 if TYPE_CHECKING:
     from drivers.modbus.emulator import Fault
@@ -86,27 +85,18 @@ steps = st.one_of(
 )
 
 
-@pytest.mark.parametrize("wire", ["tcp", "rtu-over-tcp"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_nothing_that_happens_makes_a_wrong_value(wire: str) -> None:
     @settings(max_examples=15, deadline=None)
     @given(st.lists(steps, min_size=4, max_size=20))
     def live(some: list[tuple[str, Any]]) -> None:
-        jumped(live_through(wire, some), 0.005)
+        with asyncio.Runner(loop_factory=PtyLoop) as runner:
+            runner.run(live_through(wire, some))
 
     live()
 
 
-@pytest.mark.slow
-def test_nothing_that_happens_on_a_port_makes_a_wrong_value() -> None:
-    @settings(max_examples=4, deadline=None)
-    @given(st.lists(steps, min_size=4, max_size=8))
-    def live(some: list[tuple[str, Any]]) -> None:
-        jumped(live_through("pty", some), 0.005)
-
-    live()
-
-
-@pytest.mark.parametrize("wire", ["tcp", "rtu-over-tcp", pytest.param("pty", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_no_fault_makes_a_wrong_value_even_where_the_driver_is_stopped_in_the_middle(
     wire: str, fault: Fault
