@@ -31,20 +31,20 @@ class Asking:
         """The registers of `block`, which may be asked for in a longer request. NoAnswer, Refused.
 
         Once more where an answer is lost: gateways close idle connections. A silent device gets no second try. Misfit:
-        what was read since `prove` is worth nothing, either.
+        what was read since `prove` is worth nothing, either; after a loss no later answer vouches for it.
         """
         self.started = now = _now()
-        has_second_try = not device.silent
+        has_second_try, is_vouched_for = not device.silent, device.trail.is_proved(now)
         while True:
             asked = device.trail.as_asked(block, now)
             try:
                 if device.trail.is_suspect(asked, now):
                     await self._step_apart(device)
                 words = await self._put(device, asked)
-            except Misfit:
-                raise
-            except NoAnswer:
-                if not has_second_try:
+            except NoAnswer as error:
+                if not is_vouched_for:
+                    raise Misfit(str(error), error.fix) from None
+                if isinstance(error, Misfit) or not has_second_try:
                     raise
                 has_second_try = False
             except Refused as error:
@@ -56,9 +56,12 @@ class Asking:
             now = _now()
 
     async def prove(self, device: Polled) -> None:
-        """Return if what was read is what was asked for. NoAnswer, Misfit: nobody knows."""
+        """Return if what was read is what was asked for. Misfit: nobody knows."""
         if not device.trail.is_proved(_now()):
-            await self._step_apart(device)
+            try:
+                await self._step_apart(device)
+            except NoAnswer as error:
+                raise Misfit(str(error), error.fix) from None
 
     async def _step_apart(self, device: Polled) -> None:
         """Ask what no answer that is under way would fit, where there is such a question: then none was."""

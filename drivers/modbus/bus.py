@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from drivers.modbus import frames, rtu
-from drivers.modbus.frames import Request
+from drivers.modbus.frames import READ_HOLDING, READ_INPUT, Request
 from drivers.modbus.link import Settings
 
 LineFault = Literal[
-    "crc", "garbage_before", "garbage_after", "trickle", "foreign", "echo", "echo_only", "stale", "duplicate",
+    "crc", "garbage_before", "garbage_after", "trickle", "foreign", "echo", "echo_only", "stale", "duplicate", "twin",
     "other_speed", "unplug",
 ]  # fmt: skip
 OUTPUT_SPEED = 5
@@ -152,6 +152,9 @@ class Bus:
             case "duplicate":
                 self._speak(spoken, start)
                 self._speak(spoken, self._free + AGAIN)
+            case "twin":
+                self._speak(spoken, start)
+                self._speak(rtu.seal(_of_a_twin(answer)), self._free + AGAIN)
             case "other_speed":
                 self._speak(bytes(byte & 0x1C | 0xE0 for byte in spoken), start)
             case "echo_only":
@@ -215,6 +218,11 @@ class Bus:
             self._look()
         else:
             self.hear(data)
+
+
+def _of_a_twin(answer: bytes) -> bytes:
+    """What another device with the same address answers: other values, where there are any."""
+    return answer[:9] + bytes(byte ^ 0x55 for byte in answer[9:]) if answer[7] in (READ_HOLDING, READ_INPUT) else answer
 
 
 class _Connection(asyncio.Protocol):

@@ -202,6 +202,13 @@ class Street:
             while self.emulator.requests < wanted:  # noqa: ASYNC110 - nothing tells of a request
                 await asyncio.sleep(0.5)
 
+    def hang_up(self) -> None:
+        """The gateway or serial server ends the connection."""
+        if self.emulator.bus:
+            self.emulator.bus.unplug()
+        for writer in list(self.emulator._open):
+            writer.transport.abort()
+
     def good(self, of: str) -> int:
         return sum(r.quality == "good" for r in self.recorder.readings if r.point.startswith(f"{of}/"))
 

@@ -132,7 +132,7 @@ def test_every_meter_of_the_catalogue_is_proved_for_little(name: str, every: str
     assert more <= 1 + asked / 6, "a lone request is proved once a minute"
 
 
-BEHIND: list[Fault] = ["previous", "duplicate", "stale", "late", "overdue", "foreign"]
+BEHIND: list[Fault] = ["previous", "duplicate", "twin", "stale", "late", "overdue", "foreign"]
 
 
 @pytest.mark.parametrize("wire", ["tcp", "rtu-over-tcp"])
@@ -148,6 +148,8 @@ async def test_answers_that_come_one_behind_are_no_values(name: str, fault: Faul
             street.emulator.fault("a/m", fault)
             await asyncio.sleep(pause)
             street.emulator.fault("a/m", None)
+            if fault == "previous":
+                street.hang_up()
             await street.seen(24, "a/m")
         assert street.wrong() == []
         assert all(event.kind in ("device_up", "device_down") for event in street.recorder.events)
