@@ -100,6 +100,8 @@ class Mortal:
     async def start(self) -> None:
         self.buffer = Buffer(self.folder, "cab-1", LoopClock())
         await self.buffer.open()
+        for lane in self.buffer.lanes.values():
+            await lane.enrol({"city": "oldest"})  # what nobody waits for is swept away
         state, device = self.buffer.state("link/cs/"), make_device()
         self.buffer.know(list(device.points.values()))
         self._bound = bound = asyncio.get_running_loop().create_future()
