@@ -231,6 +231,33 @@ async def test_a_serial_server_that_closes_behind_its_answer_has_answered(monkey
         await street.emulator.stop()
 
 
+async def test_nobody_wakes_for_the_pieces_of_a_long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """161 bytes come in 11 pieces, most of them in the time that the device was found to think."""
+    street = Street([make_device("a/m", 1)], wire="rtu-over-tcp")
+    assert street.emulator.bus
+    street.emulator.bus.turnaround = 0.1
+    await street.start()
+    line = Line("line", street.settings, {})
+    heard = 0
+    hear = line.hear
+
+    def counted(data: bytes) -> None:
+        nonlocal heard
+        heard += 1
+        hear(data)
+
+    monkeypatch.setattr(line, "hear", counted)
+    try:
+        await line.read(1, 4, 0, 78)
+        heard = 0
+        for _ in range(5):
+            await line.read(1, 4, 0, 78)
+    finally:
+        line.close()
+        await street.emulator.stop()
+    assert heard <= 25  # of 55 pieces
+
+
 async def test_the_silence_behind_an_answer_is_not_the_devices_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers when 0.95 of its second are over, and 3.5 characters take longer than the rest."""
     monkeypatch.setitem(WIRES, "slow", {"port": "tcp://127.0.0.1:1", "baud": "300"})
