@@ -65,6 +65,11 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger()
+        error = record.exc_info[1] if record.exc_info else None
+        if type(error).__module__ == "aiohttp.http_exceptions":
+            # Who sends something else than HTTP to a port does not fill the journal with it.
+            logger.warning(record.getMessage(), library=record.name, why=type(error).__name__)
+            return
         logger.log(record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info or None)
 
 

@@ -1,5 +1,6 @@
 """The log: one JSON line for the journal, a readable one for people, and no secret in either."""
 
+import asyncio
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp import web
 
 from gateway import log
 from gateway.errors import UplinkError
@@ -123,6 +125,24 @@ def test_libraries_speak_through_the_same_door() -> None:
     [line] = lines(out)
     assert (line["level"], line["library"]) == ("error", "asyncio")
     assert SECRET not in out.getvalue()
+
+
+async def test_who_sends_no_http_to_a_port_fills_no_journal() -> None:
+    """aiohttp logs what came, several times over, below a traceback: 128 KB a line."""
+    out = io.StringIO()
+    log.configure(out=out)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(b"GET / HTTP/1.1\r\nX: " + b"A" * 100_000)
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    await runner.cleanup()
+    [line] = lines(out)
+    assert (line["level"], line["library"]) == ("warning", "aiohttp.server")
+    assert len(out.getvalue()) < 300
 
 
 def test_an_object_that_json_does_not_know_is_text() -> None:
