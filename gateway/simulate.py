@@ -7,6 +7,7 @@ Runs in a process of its own, so that the gateway is met over the wire only. A l
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Simulation:
         moved: dict[str, Mapping[str, str]] = {}
         for link in self._site.links.values():
             if _calls_in(link):
-                moved[link.name] = {"listen": "127.0.0.1:0"}
+                moved[link.name] = {"listen": f"127.0.0.1:{_free_port()}"}
             else:
                 self._emulators[link.name] = emulator = self._emulator(link, None)
                 moved[link.name] = await emulator.start()
@@ -78,6 +79,13 @@ class Simulation:
         self._emulators[link.name] = emulator = self._emulator(link, known[place])
         await emulator.start()
         await emulator.run()
+
+
+def _free_port() -> int:
+    """One that stays the same when the gateway is started again: who calls it has asked for it once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _calls_in(link: SiteLink) -> bool:

@@ -57,6 +57,15 @@ def test_a_scenario_that_cannot_be_played_is_2(
     assert say in capsys.readouterr().err
 
 
+async def test_chargers_find_a_gateway_that_was_started_again(site: Path, tmp_path: Path) -> None:
+    """Its port is the same each time: they have asked for it once."""
+    simulation = Simulation(read_site(site), Credentials.beside(site), tmp_path / "addresses.json")
+    await simulation.start(tmp_path / "running.yaml")
+    listen = json.loads((tmp_path / "running.yaml").read_text())["links"]["cs"]["listen"]
+    assert listen.startswith("127.0.0.1:")
+    assert listen != "127.0.0.1:0"
+
+
 async def test_the_chargers_of_a_link_play_their_scenario(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "odd.yaml"
     file.write_text("quirks: [unknown_words]\nvisits: false\n")
