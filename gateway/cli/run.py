@@ -30,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
     site, rejected = load_or_last_good(args.site, args.state)
     say = ""
     if rejected:
-        first = rejected.diagnostics[0]
-        say = f"Line {first.line}: {first.why} Last night's configuration still runs."
+        say = f"{rejected.diagnostics[0].say} The last good configuration still runs."
         print(f"{rejected}\n{say}", file=sys.stderr)
     gateway = Gateway(site, args.state, Credentials.beside(args.site, args.secrets), rejected=say)
     try:

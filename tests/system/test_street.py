@@ -192,7 +192,7 @@ async def test_a_broken_site_file_runs_the_last_good_one_and_says_so(stage: Stag
     stage.running.write_text(good.replace('"every"', '"evry"'))
     await stage.run()
     say = (await stage.snapshot())["configuration"]["say"]
-    assert "`evry` is unknown; did you mean `every`? Last night's configuration still runs." in say
+    assert "`evry` is unknown; did you mean `every`? The last good configuration still runs." in say
     assert say.startswith("Line ")
     await delivered(stage, 60)
     assert any(e.get("event") == "config_rejected" and e["say"] == say for e in stage.platform.events())
