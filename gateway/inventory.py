@@ -71,9 +71,11 @@ class Inventory:
         before, self._renewed = self._renewed, asyncio.Event()
         before.set()
 
-    async def renewed(self) -> None:
-        """Return when it is another one than now."""
-        await self._renewed.wait()
+    async def other_than(self, version: object) -> dict[str, Json]:
+        """The document, as soon as its version is not this one."""
+        while self.version == version:
+            await self._renewed.wait()
+        return self.now
 
     def _digest(self) -> str:
         return hashlib.sha256(json.dumps({**self.now, "version": 0}, sort_keys=True).encode()).hexdigest()[:16]

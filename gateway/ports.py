@@ -117,8 +117,8 @@ class Inventory(Protocol):
     def now(self) -> Mapping[str, Json]:
         """The document, with its version."""
 
-    async def renewed(self) -> None:
-        """Return when it is another one than now."""
+    async def other_than(self, version: object) -> Mapping[str, Json]:
+        """The document, as soon as its version is not this one."""
 
 
 Receive = Callable[[bytes, bool], Awaitable[None]]

@@ -68,14 +68,14 @@ async def test_it_is_another_one_only_where_something_is_new(monkeypatch: pytest
 async def test_devices_that_come_up_together_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.inventory.SETTLE", 0.02)
     inventory = Inventory(CONTENT, None, {})
-    waiting = asyncio.create_task(inventory.renewed())
+    waiting = asyncio.create_task(inventory.other_than(1))
     growing = asyncio.create_task(inventory.grow())
     inventory.hear({"here/feeder": {"serial": "4711"}})
     inventory.hear({"here/sub": {"serial": "4712"}})
     await growing
     assert (inventory.version, told(inventory), told(inventory, 1)) == (2, {"serial": "4711"}, {"serial": "4712"})
     async with asyncio.timeout(1):
-        await waiting
+        assert await waiting == await inventory.other_than(1) == inventory.now, "one that asks late misses nothing"
 
 
 async def test_its_version_goes_on_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:

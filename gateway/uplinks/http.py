@@ -21,7 +21,7 @@ from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
 from gateway.certificates import Certificates
 from gateway.errors import REFUSED, TOO_LARGE, StorageError, UplinkError
 from gateway.fields import Duration, Secret
-from gateway.model import Receipt
+from gateway.model import Json, Receipt
 from gateway.ports import Platform, Receive
 from gateway.uplinks import UplinkKeys, address, beating, receipt_of, together, unreachable
 
@@ -102,12 +102,13 @@ class Uplink:
             async with aiohttp.ClientSession(connector=connector) as session:
                 self._session = session
                 try:
-                    await self._introduce()
+                    inventory = self._platform.inventory.now
+                    await self._introduce(inventory)
                     self._open.set()
                     await together(
                         self._certificates.watch(self._platform),
                         self._ask_for_commands(receive),
-                        self._keep_introduced(),
+                        self._keep_introduced(inventory["version"]),
                     )
                 except _Refused as refused:
                     raise UplinkError(_why(refused), pause=refused.pause) from None
@@ -123,20 +124,22 @@ class Uplink:
             raise refused.of_batch() from None
         return receipt_of(answer, batch)
 
-    async def _introduce(self) -> None:
+    async def _introduce(self, inventory: Mapping[str, Json]) -> None:
         try:
-            await self._ask("POST", "inventory", orjson.dumps(dict(self._platform.inventory.now)))
+            await self._ask("POST", "inventory", orjson.dumps(dict(inventory)))
         except _Refused as refused:
             if refused.status not in _NOT_OFFERED:
                 raise
 
-    async def _keep_introduced(self) -> None:
+    async def _keep_introduced(self, told: object) -> None:
+        """`told`: the version that the platform has."""
         while True:
-            await self._platform.inventory.renewed()
+            inventory = await self._platform.inventory.other_than(told)
             try:
-                await self._introduce()
+                await self._introduce(inventory)
             except _Refused as refused:
                 raise UplinkError(_why(refused), pause=refused.pause) from None
+            told = inventory["version"]
 
     async def _ask_for_commands(self, receive: Receive) -> None:
         try:

@@ -8,6 +8,7 @@ batch carries a response topic and correlation data, and only the platform's ans
 import asyncio
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from gateway.batch import ENCODING, MEDIA_TYPE, VERSION, Batch, compress, encode
 from gateway.certificates import Certificates
 from gateway.errors import StorageError, UplinkError
 from gateway.fields import Duration, Secret
-from gateway.model import Receipt
+from gateway.model import Json, Receipt
 from gateway.ports import Platform, Receive
 from gateway.uplinks import UplinkKeys, address, beating, receipt_of, together, unreachable
 from gateway.uplinks.mqtt.connection import LOST, WINDOW, Connection, check
@@ -86,14 +87,15 @@ class Uplink:
         with beating(self._platform):
             await self._enter(connection)
             try:
-                await self._introduce(connection)
+                inventory = self._platform.inventory.now
+                await self._introduce(connection, inventory)
                 self._connection = connection
                 self._open.set()
                 self._certificates.peer = connection.peer
                 await together(
                     self._certificates.watch(self._platform),
                     self._take_commands(connection, receive),
-                    self._keep_introduced(connection),
+                    self._keep_introduced(connection, inventory["version"]),
                 )
             finally:
                 self._open.clear()
@@ -162,30 +164,31 @@ class Uplink:
                 connection.acknowledge(message)
         raise UplinkError(LOST)
 
-    async def _introduce(self, connection: Connection) -> None:
+    async def _introduce(self, connection: Connection, inventory: Mapping[str, Json]) -> None:
         try:
             async with asyncio.timeout(_CONNECT):
                 await connection.listen(f"{self._root}/ack", qos=0)
                 await connection.listen(f"{self._root}/cmd", qos=1)
-                await self._tell_inventory(connection)
+                await self._tell_inventory(connection, inventory)
                 payload, properties = _envelope(self._state("online"), "application/json")
                 await connection.deliver(f"{self._root}/state", payload, properties, retain=True)
         except (aiomqtt.MqttError, TimeoutError):
             raise UplinkError(LOST) from None
 
-    async def _tell_inventory(self, connection: Connection) -> None:
-        payload, properties = _envelope(orjson.dumps(dict(self._platform.inventory.now)), "application/json")
+    async def _tell_inventory(self, connection: Connection, inventory: Mapping[str, Json]) -> None:
+        payload, properties = _envelope(orjson.dumps(dict(inventory)), "application/json")
         await connection.deliver(f"{self._root}/inventory", payload, properties, retain=True)
 
-    async def _keep_introduced(self, connection: Connection) -> None:
-        """A device has said who it is: the broker keeps the inventory of now."""
+    async def _keep_introduced(self, connection: Connection, told: object) -> None:
+        """A device has said who it is: the broker keeps the inventory of now. `told`: the version that it has."""
         while True:
-            await self._platform.inventory.renewed()
+            inventory = await self._platform.inventory.other_than(told)
             try:
                 async with asyncio.timeout(_CONNECT):
-                    await self._tell_inventory(connection)
+                    await self._tell_inventory(connection, inventory)
             except (aiomqtt.MqttError, TimeoutError):
                 raise UplinkError(LOST) from None
+            told = inventory["version"]
 
     def _state(self, state: str) -> bytes:
         return orjson.dumps({"v": VERSION, "gw": self._platform.gateway, "state": state})
