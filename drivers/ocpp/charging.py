@@ -5,7 +5,7 @@ A charger that was away tells everything again, under new message ids; one that 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -110,7 +110,8 @@ class Charging:
                 return {}
             measured = self._meter.read(connector, payload.get("meterValue"), name, remarks)
             if begun and progress:
-                progress = progress.noted(measured, _began(begun), mark, is_named=begun.id == number)
+                began = _began(begun) if progress.last is None else None
+                progress = progress.noted(measured, began, mark, is_named=begun.id == number)
                 state = self._ledger.note(begun, progress.stored())
             else:
                 state = self._ledger.pass_over(mark)
@@ -133,7 +134,7 @@ class Charging:
             meter = codec.number(payload, "meterStop", remarks)
             connector = begun.connector if begun else (1 if self._connectors == 1 else 0)
             began = _began(begun)
-            records: list[Record] = []
+            records: Sequence[Record] = ()
             progress = Progress.of(self._ledger.progress(begun)) if begun else Progress()
             if payload.get("transactionData"):
                 measured = self._meter.read(connector, payload["transactionData"], name, remarks)
@@ -164,7 +165,9 @@ class Charging:
             begun = self._ledger.unnamed(Clue.of(payload, connector, tags))
         return begun, str(begun.id) if begun else "unknown" if number is None else str(number)
 
-    def _records(self, connector: int, name: str, measured: Measured) -> list[Record]:
+    def _records(self, connector: int, name: str, measured: Measured) -> Sequence[Record]:
+        if not measured.signed:
+            return measured.readings
         return [*measured.readings, *signed_events(self._device.id, connector, name, measured, self._clock.boot())]
 
     def _register(self, connector: int) -> tuple[Register, RegisterKind]:

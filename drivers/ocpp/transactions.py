@@ -121,7 +121,10 @@ class Ledger:
         return self._read[1]
 
     def by_id(self, transaction_id: int | None) -> Transaction | None:
-        return next((one for one in self.known() if one.id == transaction_id), None)
+        for one in reversed(self.known()):
+            if one.id == transaction_id:
+                return one
+        return None
 
     def begun_as(self, start: Transaction, tags: Collection[str]) -> Transaction | None:
         """The transaction that this start, with a tag of these pseudonyms, has begun already."""

@@ -101,10 +101,10 @@ class Buffer:
         self, records: Sequence[Record], *, lane: Lane = Lane.TELEMETRY, state: Mapping[str, Json] | None = None
     ) -> None:
         """`ports.Emit`. ValueError where a state key already belongs to another lane."""
-        for key in state or ():
+        if state:
             for other in self.lanes.values():
-                if other.lane is not lane and key in other.state:
-                    raise ValueError(f"state {key!r} belongs to the {other.lane} lane, not to {lane}")
+                if other.lane is not lane and not other.state.keys().isdisjoint(state):
+                    raise ValueError(f"state of {', '.join(state)} belongs to the {other.lane} lane, not to {lane}")
         await self.lanes[lane].append(records, state)
 
     def state(self, prefix: str) -> "LinkState":
