@@ -1,4 +1,4 @@
-"""A disk without a byte left, and room on it again."""
+"""A disk without a byte left, and room on it again; one that lets nobody look."""
 
 import sqlite3
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from gateway.buffer.overview import overview
 from gateway.errors import StorageError
 from gateway.model import Lane
-from tests.buffer.test_faults import fill, running
+from tests.buffer.test_faults import fill, running, small_file
 
 
 class _FullDisk:
@@ -40,3 +41,9 @@ async def test_a_disk_without_a_byte_left_costs_no_more_than_what_it_refuses(tmp
         disk.is_full = False
         await fill(buffer, 1, lane)
         assert buffer.lanes[lane].error is None
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_bug_of_the_gateways_own(tmp_path: Path) -> None:
+    """Another user's, or on a dying disk; root may look everywhere, but not under such a name."""
+    seen = overview(Lane.EVENT, small_file(tmp_path / "event.sqlite", 3), Path("/" + 5000 * "x"))
+    assert (seen.waiting, seen.quarantined) == (3, 0)
