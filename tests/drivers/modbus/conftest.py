@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import struct
-from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +14,8 @@ from drivers.modbus.driver import Driver
 from drivers.modbus.emulator import Emulator
 from gateway import profile
 from gateway.model import Command, Device
-from gateway.testing import JumpingLoop, Recorder, make_link
+from gateway.testing import Recorder, make_link
+from tests.ptys import PtyLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,62 +25,6 @@ SDM630 = profile.load(PROFILES / "eastron-sdm630.yaml", lambda _: modbus.Profile
 TRUSTED = SDM630.model_copy(update={"verify": (), "match": (), "serial_number": None})
 """The same, taken for what it is: nothing is asked but its points."""
 TIMEOUT = "1s"
-LATEST = 5.0
-"""Real seconds after which bytes on a pty are lost, not late."""
-TIOCGPTN = 0x80045430
-"""Linux: the number of the pty whose master this is."""
-
-
-class PtyLoop(JumpingLoop):
-    """Counts the bytes on ptys, too: they go through a kernel thread, which a busy machine lets wait."""
-
-    def __init__(self) -> None:
-        super().__init__(grace=0.05)
-        self._under_way: Counter[_End] = Counter()
-        self._real = os.read, os.write, os.close
-        os.read, os.write, os.close = self._read, self._write, self._shut
-
-    def close(self) -> None:
-        os.read, os.write, os.close = self._real
-        super().close()
-
-    def _patience(self) -> float:
-        if self._under_way and any(self._under_way[_end(fd)] > 0 for fd in self._selector.get_map()):  # type: ignore[attr-defined]
-            return LATEST
-        return super()._patience()
-
-    def _is_quiet(self, watched: int) -> bool:
-        return _end(watched) is not None
-
-    def _read(self, fd: int, length: int) -> bytes:
-        data = self._real[0](fd, length)
-        if end := _end(fd):
-            self._under_way[end] -= len(data)
-        return data
-
-    def _write(self, fd: int, data: bytes) -> int:
-        length = self._real[1](fd, data)
-        if end := _end(fd):
-            self._under_way[end[0], not end[1]] += length
-        return length
-
-    def _shut(self, fd: int) -> None:
-        if end := _end(fd):
-            self._under_way[end[0], True] = self._under_way[end[0], False] = 0
-        self._real[2](fd)
-
-
-_End = tuple[int, bool] | None
-"""The number of a pty, and whether it is its master; None: something else."""
-
-
-def _end(fd: int) -> _End:
-    with suppress(OSError):
-        return struct.unpack("i", fcntl.ioctl(fd, TIOCGPTN, bytes(4)))[0], True
-    with suppress(OSError):
-        name = os.ttyname(fd)
-        return (int(name.rpartition("/")[2]), False) if name.startswith("/dev/pts/") else None
-    return None
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, type[asyncio.AbstractEventLoop]]:

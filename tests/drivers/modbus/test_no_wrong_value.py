@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from drivers.modbus import emulator
 from drivers.modbus.line import Line
+from tests.ptys import PtyLoop
 
-from .conftest import EQUALS, ISOLATED, SELF_IDENTIFYING, WIRES, PtyLoop, Street, make_device, order, running
+from .conftest import EQUALS, ISOLATED, SELF_IDENTIFYING, WIRES, Street, make_device, order, running
 
 if TYPE_CHECKING:
     from drivers.modbus.emulator import Fault

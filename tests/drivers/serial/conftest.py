@@ -1,7 +1,6 @@
 """The SDS011, the Plantower, and a driver with an emulated sensor on a pty."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from drivers.serial.emulator import Emulator
 from gateway import profile as profiles
 from gateway.errors import LinkError
 from gateway.model import Device
-from gateway.testing import JumpingLoop, Recorder, make_link
+from gateway.testing import Recorder, make_link
+from tests.ptys import PtyLoop
 
 PROFILES = Path(__file__).resolve().parents[3] / "config" / "profiles"
 FACTS = yaml.safe_load(Path(__file__).with_name("vectors.yaml").read_text())
@@ -168,55 +168,12 @@ def make_street() -> type[Street]:
     return Street
 
 
-class PtyLoop(JumpingLoop):
-    """Both ends of each pty are here: while bytes are under way between them, time does not jump over their arrival,
-    however busy the machine is; and where there are none, nothing is waited for."""
-
-    def __init__(self, ptys: "Ptys") -> None:
-        super().__init__(grace=0.001)
-        self._ptys = ptys
-
-    def _patience(self) -> float:
-        return self._ptys.patience() or super()._patience()
-
-
-class Ptys:
-    """Bytes written into terminals and read from them, in this process."""
-
-    LONG = 0.5
-    """Real seconds after which bytes count as lost: in a port that was flushed, or hung up."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._under_way = self._waited_for = 0
-        self._read, self._write = os.read, os.write
-        monkeypatch.setattr(os, "read", self.read)
-        monkeypatch.setattr(os, "write", self.write)
-
-    def read(self, fd: int, most: int) -> bytes:
-        found = self._read(fd, most)
-        self._under_way = max(0, self._under_way - (len(found) if os.isatty(fd) else 0))
-        return found
-
-    def write(self, fd: int, sent: bytes) -> int:
-        count = self._write(fd, sent)
-        self._under_way += count if os.isatty(fd) else 0
-        return count
-
-    def patience(self) -> float:
-        if self._under_way in (0, self._waited_for):
-            self._under_way = self._waited_for = 0
-            return 0.0
-        self._waited_for = self._under_way
-        return self.LONG
-
-
 @pytest.fixture
-def jumped(monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine[Any, Any, None]], None]:
+def jumped() -> Callable[[Coroutine[Any, Any, None]], None]:
     """Run a story in jumped time: seconds of silence cost nothing, and a busy machine is not mistaken for one."""
 
     def run(story: Coroutine[Any, Any, None]) -> None:
-        ptys = Ptys(monkeypatch)
-        with asyncio.Runner(loop_factory=lambda: PtyLoop(ptys)) as runner:
+        with asyncio.Runner(loop_factory=PtyLoop) as runner:
             runner.run(story)
 
     return run
