@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gateway.certificates",
         "gateway.tty",
         "gateway.punctual",
+        "gateway.collector",
     ),
     (
         "gateway.buffer",

@@ -5,7 +5,7 @@ import asyncio
 import signal
 import sys
 
-from gateway import punctual
+from gateway import collector, punctual
 from gateway.app import Gateway
 from gateway.cli import add_site, add_state
 from gateway.durable import make_folder
@@ -45,4 +45,5 @@ async def _until_told(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stop)
+    loop.call_later(collector.SETTLED, collector.settle)
     await gateway.run()
