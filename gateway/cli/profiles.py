@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,8 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
 
 def _new(name: str, capture: Path, args: argparse.Namespace) -> int:
     out: Path | None = args.out
+    if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)+", name):
+        raise ConfigError(f"`{name}` is no profile's name. Write maker-model, in small letters and digits.")
     try:
         received = capture.read_bytes()
     except OSError as error:
@@ -139,6 +142,7 @@ def _new(name: str, capture: Path, args: argparse.Namespace) -> int:
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or choose another name.")
     try:
+        out.mkdir(exist_ok=True)
         path.write_text(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}. Choose another folder with --out.") from None

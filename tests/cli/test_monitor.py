@@ -190,13 +190,13 @@ def test_from_capture_to_profile(tmp_path: Path, capsys: pytest.CaptureFixture[s
     saved = tmp_path / "saved.bin"
     with speaking(SDS011) as port:
         assert main(["monitor", "--raw", port, "--seconds", "0.3", "--save", str(saved)]) == 0
-    assert main(["profiles", "new", "acme-dust", str(saved), "--out", str(tmp_path)]) == 0
-    path = tmp_path / "acme-dust.yaml"
+    assert main(["profiles", "new", "acme-dust", str(saved), "--out", str(tmp_path / "profiles")]) == 0
+    path = tmp_path / "profiles" / "acme-dust.yaml"
     assert f"lampione profiles check {path}" in capsys.readouterr().out
     assert main(["profiles", "check", str(path)]) == 0
     text = path.read_text()
     assert "sync: aa c0\n  length: 10\n  checksum: {algorithm: sum8, over: [2, 8], at: 8}" in text
-    assert main(["profiles", "new", "acme-dust", str(saved), "--out", str(tmp_path)]) == 2
+    assert main(["profiles", "new", "acme-dust", str(saved), "--out", str(path.parent)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main(["profiles", "new", "acme-dust", str(saved)]) == 0
     assert capsys.readouterr().out == text

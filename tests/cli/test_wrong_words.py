@@ -61,6 +61,7 @@ def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("receive x.db --mqtt mqtt://127.0.0.1:1 --password-file noise", 2, "noise is not text."),
         ("receive x.db --http 127.0.0.1:1 --token-file noise", 2, "noise is not text."),
         ("receive x.db --http 127.0.0.1:99999 --token-file noise", 2, "is not HOST:PORT."),
+        ("profiles new Acme_Dust noise", 2, "`Acme_Dust` is no profile's name. Write maker-model"),
         ("profiles show nobody-x", 2, "profile `nobody-x` is unknown. Valid here: "),
         ("profiles show eastron-sdm630/99", 2, "There is no `eastron-sdm630/99`, only eastron-sdm630/1 in "),
         ("read 127.0.0.1:1 --unit 1 --profile eastron-sdm630/99", 2, "There is no `eastron-sdm630/99`, only "),
