@@ -19,6 +19,8 @@ from gateway.cli.stage import Stage
 from gateway.errors import ConfigError
 
 _REFRESH = 1.0
+_ALL_HEARD = 10.0
+"""Seconds after which something has come of every device that speaks."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -69,18 +71,22 @@ async def _play(args: argparse.Namespace, folder: Path) -> table.Account:
         await stage.perform()
         print(f"The page: {stage.addresses()['page']}/?token={stage.token}", file=sys.stderr)
         print(f"The site file: {stage.site}\n", file=sys.stderr)
-        await _watch(stage, args.seconds, stop)
+        seconds = await _watch(stage, args.seconds, stop)
         await stage.end("simulation")
         committed = await stage.drained()
         snapshot = await stage.snapshot()
         await stage.end("gateway")
         return table.account(
-            stage.produced(), snapshot, committed, stage.platform.report(), stage.platform.per_device()
-        )
+            stage.produced(), snapshot, committed, stage.platform.report(), stage.platform.per_device(),
+            is_brief=seconds < _ALL_HEARD,
+        )  # fmt: skip
 
 
-async def _watch(stage: Stage, seconds: float | None, stop: asyncio.Event) -> None:
-    """Show the street until the time is over; for a fifth of it, or of each minute, the platform is cut off."""
+async def _watch(stage: Stage, seconds: float | None, stop: asyncio.Event) -> float:
+    """Show the street until the time is over; for a fifth of it, or of each minute, the platform is cut off.
+
+    Returns how long that was.
+    """
     loop, screen = asyncio.get_running_loop(), table.Screen(sys.stderr)
     began = loop.time()
     period = seconds or 60.0
@@ -98,3 +104,4 @@ async def _watch(stage: Stage, seconds: float | None, stop: asyncio.Event) -> No
         except TimeoutError:
             pass
     await stage.cut.close()
+    return loop.time() - began

@@ -44,12 +44,14 @@ class LaneAccount:
 class Account:
     devices: tuple[DeviceAccount, ...]
     lanes: tuple[LaneAccount, ...]
+    is_brief: bool = False
+    """The end came before every device had said something that could be taken."""
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is missing, and something came of every device that spoke."""
         missing = sum(row.missing for row in self.devices) + sum(row.missing for row in self.lanes)
-        return missing == 0 and all(row.delivered > 0 for row in self.devices if row.produced)
+        return missing == 0 and (self.is_brief or all(row.delivered > 0 for row in self.devices if row.produced))
 
     def json(self) -> dict[str, Any]:
         return {
@@ -76,6 +78,8 @@ def account(
     committed: Mapping[str, int],
     streams: Sequence[StreamRow],
     delivered: Sequence[DeviceRow],
+    *,
+    is_brief: bool = False,
 ) -> Account:
     """The account of a run, from the emulators' counts, the gateway's own view, and the platform's database."""
     arrived = {row.device: row for row in delivered}
@@ -105,7 +109,7 @@ def account(
         missing = max(holes, count - received - skipped - rejected, 0)
         duplicates = sum(row.duplicates for row in of_lane)
         lanes.append(LaneAccount(name, count, received, skipped, rejected, duplicates, missing))
-    return Account(tuple(devices), tuple(lanes))
+    return Account(tuple(devices), tuple(lanes), is_brief)
 
 
 class Screen:
