@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _unknown_verb(verb)
         args = parser(verb).parse_args(words)
         code: int = importlib.import_module(f"gateway.cli.{args.verb}").run(args)
-        sys.stdout.flush()
+        if sys.stdout:  # none where the shell has closed it
+            sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except ConfigError as error:

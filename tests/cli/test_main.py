@@ -105,6 +105,12 @@ def test_a_reader_that_goes_away_is_no_fault_of_ours() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_closed_output_is_no_fault_of_ours() -> None:
+    line = f"exec {sys.executable} -m gateway version >&-"
+    done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_terminal_that_cannot_write_our_letters_gets_what_it_can(tmp_path: object) -> None:
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
