@@ -27,6 +27,10 @@ BROADCAST_TURNAROUND = 0.15
 LONGEST_HEARD = 4096
 PIECES = 32
 """Bytes of an answer that a UART hands over at once, or nearly so."""
+WAKING = 90e-6
+"""Seconds from a timer's time to the question that follows, on a fast machine. By so much the silence behind an answer
+is called over early; `_quiet` keeps the whole of it.
+"""
 EARLY = 0.9
 """Part of a unit's shortest turnaround after which a long answer is looked for: it may have become faster."""
 
@@ -247,7 +251,7 @@ class Line:
                 del self._heard[: self._heard.rindex(answer) + len(answer)]
                 # A frame ends with a silence, which the next question needs anyway.
                 self._found = answer
-                loop.call_at(self._busy + self.silence, self._believe, self._waiting, answer)
+                loop.call_at(self._busy + self.silence - WAKING, self._believe, self._waiting, answer)
                 self._hear_unasked()
 
     def _believe(self, waiting: "asyncio.Future[bytes]", answer: bytes) -> None:
