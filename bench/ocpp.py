@@ -24,6 +24,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from gateway import collector
+
 START = {"connectorId": 1, "idTag": "04A1B2C3", "meterStart": 1000, "timestamp": "2026-11-22T10:00:00Z"}
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SERVERS = {
@@ -56,7 +58,11 @@ def spent() -> str:
 
 
 async def tell(address: str) -> None:
-    """Say where we listen, then what was spent each time that a line comes in; end with the input."""
+    """Say where we listen, then what was spent each time that a line comes in; end with the input.
+
+    Ours or the bare package: as `lampione run` is after its first minute.
+    """
+    collector.settle()
     print(address, flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import glob
 import grp
 import os
 import pwd
@@ -203,10 +204,10 @@ def _pids(path: str) -> list[int]:
     except OSError:
         return []
     found = set()
-    for opened_file in Path("/proc").glob("[0-9]*/fd/*"):
+    for opened_file in glob.iglob("/proc/[0-9]*/fd/*"):  # noqa: PTH207 - Path.glob raises where a process ends meanwhile
         with contextlib.suppress(OSError):
-            if _identity(opened_file) == device:
-                found.add(int(opened_file.parts[2]))
+            if _identity(Path(opened_file)) == device:
+                found.add(int(opened_file.split("/")[2]))
     return sorted(found)
 
 

@@ -85,6 +85,8 @@ class Charger:
         )  # fmt: skip
         self._said: set[str] = set()
         self._faults: dict[int, str] = {}
+        self._unstored: set[str] = set()
+        """Lanes and actions of which the last record could not be made durable."""
 
     def open_transactions(self) -> list[Transaction]:
         return self._charging.open()
@@ -97,8 +99,9 @@ class Charger:
         try:
             answer = await self._answer(call.action, call.payload, remarks)
         except StorageError as error:
-            _log.warning("transaction message not stored", device=self.device.id, action=call.action, why=str(error))
+            self._not_stored(call.action, error)
             return None
+        self._unstored.discard(call.action)
         if answer is None:
             remarks.append("what this gateway does not take")
         if remarks:
@@ -174,8 +177,9 @@ class Charger:
         """Keep what is known of it; where that cannot be, it is found out again."""
         try:
             await self._emit([], lane=Lane.EVENT, state=state)
+            self._unstored.discard("state")
         except StorageError as error:
-            _log.warning("state not stored", device=self.device.id, why=str(error))
+            self._not_stored("state", error)
 
     async def malformed(self, why: str) -> None:
         """A frame of this charger was none."""
@@ -189,8 +193,15 @@ class Charger:
         try:
             if records:
                 await self._emit(records, lane=lane)
+                self._unstored.discard(lane)
         except StorageError as error:
-            _log.warning("records not stored", device=self.device.id, lane=lane, why=str(error))
+            self._not_stored(lane, error)
+
+    def _not_stored(self, what: str, error: StorageError) -> None:
+        """Once, until such is stored again: a charger tells the same over and over."""
+        if what not in self._unstored:
+            _log.warning("not_stored", device=self.device.id, what=what, why=str(error))
+        self._unstored.add(what)
 
     async def _remark(self, where: str, remarks: Remarks) -> None:
         fresh = [remark for remark in dict.fromkeys(remarks) if where + remark not in self._said]

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from drivers.ocpp.driver import Driver
 from gateway.errors import ConfigError, LinkError, StorageError
@@ -227,6 +228,21 @@ async def test_a_full_telemetry_lane_costs_no_charger_its_answer(session: aiohtt
         assert await charger.ask("StatusNotification", STATUS) == {}
         assert (await charger.ask("BootNotification", BOOT))["status"] == "Accepted"
         recorder.fail = None
+
+
+async def test_a_full_disk_is_said_once_until_there_is_room(session: aiohttp.ClientSession) -> None:
+    recorder = Recorder()
+    async with gateway(recorder) as running:
+        charger = await connect(session, running)
+        with capture_logs() as logs:
+            for fail in (StorageError("the disk is full"), None, StorageError("the disk is full")):
+                recorder.fail = fail
+                for status in ("Available", "Preparing", "Available"):
+                    await charger.ask("StatusNotification", {**STATUS, "status": status})
+            recorder.fail = None
+        said = [log["what"] for log in logs if log["event"] == "not_stored"]
+        assert said
+        assert all(said.count(what) == 2 for what in said), said
 
 
 async def test_a_flood_costs_only_its_sender(session: aiohttp.ClientSession) -> None:
