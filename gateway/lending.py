@@ -25,6 +25,11 @@ class Lendable(Protocol):
         """Finish what is on the wire, leave it clean, and return from `run`; a later `run` takes it up again."""
 
 
+def not_a_line(link: str) -> str:
+    """Of a driver that is not Lendable."""
+    return f"{link} is no line that can be borrowed. Its values: lampione status --json, or the page."
+
+
 class Wire:
     """A link's wire: its driver has it, but for the time that it is lent."""
 
@@ -60,10 +65,7 @@ class Wire:
     async def lent(self, to: str) -> AsyncIterator[None]:
         """Nobody uses the wire while the block runs. CommandError: it cannot be had."""
         if not isinstance(self._driver, Lendable):
-            raise CommandError(
-                "not_lendable",
-                f"{self._link} is no line that can be borrowed. Its values: lampione status --json, or the page.",
-            )
+            raise CommandError("not_lendable", not_a_line(self._link))
         if not self._home.is_set():
             raise CommandError("busy", f"{self._link} is in use by {self._borrower}. Wait until it is done.")
         self._borrower = to

@@ -17,6 +17,7 @@ from gateway.clock import SystemClock
 from gateway.control import NoGatewayError, held, socket_of
 from gateway.diagnostic import DocumentError, sentence, unknown
 from gateway.errors import ConfigError
+from gateway.lending import not_a_line
 from gateway.model import Command, Device, Event, Json, Lane, Reading, Record, Reply
 from gateway.ports import Driver, Link
 from gateway.profile import Catalogue, LinkKeys, Profile
@@ -155,7 +156,7 @@ def _place(wire: str) -> dict[str, str]:
 
 
 def named(args: argparse.Namespace) -> tuple[str, Device]:
-    """The wire's name, and the device on it that the arguments name. ConfigError: there is none."""
+    """The wire's name, and the device on it that the arguments name. ConfigError: there is none, or on no line."""
     if "/" in args.target and not _is_place(args.target):
         found = site.load(args.site)
         asset, _, name = args.target.partition("/")
@@ -163,6 +164,8 @@ def named(args: argparse.Namespace) -> tuple[str, Device]:
         if target not in found.devices:
             raise ConfigError(f"device {sentence(*unknown(args.target, list(found.devices)))}")
         link, device = found.devices[target]
+        if not hasattr(load.driver_class(link.driver), "let_go"):
+            raise ConfigError(f"{device.id}: {not_a_line(link.name)}")
         return link.name, device
     if args.unit is None or args.profile is None:
         raise ConfigError(

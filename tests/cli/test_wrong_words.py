@@ -68,6 +68,8 @@ def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("read 127.0.0.1:1 --unit 1 --profile nova-sds011", 2, "nova-sds011/1 is for serial: a device on a wire "),
         ("read 127.0.0.1:1 --unit 999 --profile eastron-sdm630", 2, "--unit: `999` is too large: at most 255. Write 2"),
         ("read here/feeder --site site.yaml", 3, "127.0.0.1:1 refuses the connection."),
+        ("read cp-1/evse --site kerb.yaml", 2, "cp-1/evse: cs is no line that can be borrowed. Its values: lampione"),
+        ("write cp-1/evse limit 10A --dry-run --site kerb.yaml", 2, "cp-1/evse: cs is no line that can be borrowed."),
         ("read here/feder --site site.yaml", 2, "device `here/feder` is unknown"),
         (
             "write here/feeder demand_period 15V --dry-run --site site.yaml",
