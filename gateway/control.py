@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gateway.errors import CommandError, ConfigError, LampioneError, LinkError
 from gateway.model import Json
+from gateway.supervise import ungrouped
 
 HELD = 10.0
 """Seconds of silence after which the gateway takes back what a connection holds."""
@@ -126,13 +127,11 @@ async def held(path: Path, do: str, **args: Json) -> AsyncIterator[Json]:
     """Hold something of the gateway's, as long as the block runs. Errors as of `ask`; LinkError: it was taken back."""
     async with _connected(path) as (reader, writer):
         answer = await _exchange(reader, writer, do, args)
-        try:
+        with ungrouped():
             async with asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(_keep(reader, writer))
                 yield answer
                 keeper.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
 
 
 def _parsed(line: bytes) -> tuple[str, Mapping[str, Json]]:

@@ -7,6 +7,7 @@ traceback, and costs that one child a restart.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -89,6 +90,15 @@ async def supervise(
         pause = max(next(waits), failure.pause if isinstance(failure, UplinkError) else 0.0)
         alive(pause + _WATCH_SLACK)
         await asyncio.sleep(pause)
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """What fails in a TaskGroup comes out as itself; the first, where more do."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

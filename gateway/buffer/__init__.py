@@ -104,7 +104,8 @@ class Buffer:
         if state:
             for other in self.lanes.values():
                 if other.lane is not lane and not other.state.keys().isdisjoint(state):
-                    raise ValueError(f"state of {', '.join(state)} belongs to the {other.lane} lane, not to {lane}")
+                    key = next(key for key in state if key in other.state)
+                    raise ValueError(f"state {key!r} belongs to the {other.lane} lane, not to {lane}")
         await self.lanes[lane].append(records, state)
 
     def state(self, prefix: str) -> "LinkState":

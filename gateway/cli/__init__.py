@@ -101,6 +101,12 @@ def add_secrets(command: argparse.ArgumentParser) -> None:
     )
 
 
+def check_seconds(seconds: float | None) -> None:
+    """ConfigError: `--seconds` is no length of time."""
+    if seconds is not None and not seconds > 0:
+        raise ConfigError("--seconds is more than 0.")
+
+
 def add_state(command: argparse.ArgumentParser, what: str) -> None:
     """The argument `state` of every verb that knows the running gateway's folder."""
     folder = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/lampione"))

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gateway.cli import street, table
+from gateway.cli import check_seconds, street, table
 from gateway.cli.broker import is_here
 from gateway.cli.stage import Stage
 from gateway.errors import ConfigError
@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if min(args.posts, args.meters, args.chargers) < 1 or args.meters > 247:
         print("A street has at least one post, one meter and one charger, and 247 meters at most.", file=sys.stderr)
         return 2
-    if args.seconds is not None and not args.seconds > 0:
-        print("--seconds is more than 0.", file=sys.stderr)
-        return 2
+    check_seconds(args.seconds)
     if args.uplink == "mqtt" and not is_here():
         print("Mosquitto is not installed: the demo uses HTTP. (sudo apt install mosquitto)", file=sys.stderr)
         args.uplink = "http"

@@ -16,7 +16,7 @@ from drivers.serial import Settings, transport
 from drivers.serial.codec import Codec, Heard
 from drivers.serial.framing import Framer
 from drivers.serial.settings import Line
-from gateway.cli import SITE, add_state
+from gateway.cli import SITE, add_state, check_seconds
 from gateway.cli.wire import lent, load_profile, typed
 from gateway.errors import ConfigError
 
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
     profile = _profile(args.profile, args.site) if args.profile else None
     line = profile.line if profile else Line(baud=9600)
     watched = Watched(profile)
-    if args.seconds is not None and not args.seconds > 0:
-        raise ConfigError("--seconds is more than 0.")
+    check_seconds(args.seconds)
     print(f"{'s':>8}  {'bytes':{3 * WIDTH - 1}}  {'text':{WIDTH}}  frames and values")
     with _saving(args.save) as file, contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_borrow_and_watch(line, watched, args, file))

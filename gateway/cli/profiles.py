@@ -11,7 +11,8 @@ from typing import Any
 from drivers.serial.draft import DraftError, draft
 from gateway import document, load, profile
 from gateway.cli import SITE
-from gateway.diagnostic import DocumentError, sentence, unknown
+from gateway.cli.wire import found_in
+from gateway.diagnostic import DocumentError
 from gateway.errors import ConfigError
 from gateway.profile import Catalogue, Profile
 from gateway.site.read import profile_folders
@@ -96,14 +97,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
-    try:
-        path = catalogue.path(name)
-    except KeyError:
-        raise ConfigError(f"profile {sentence(*unknown(name, catalogue.names()))}") from None
-    written = document.read(path)
-    here = written.tree.get("profile")
-    if "/" in name and here != name:
-        raise ConfigError(f"There is no `{name}`, only {here} in {path}.")
+    path, written = found_in(catalogue, name)
     if as_json:
         print(json.dumps(written.tree, ensure_ascii=False))
     else:

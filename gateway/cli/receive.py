@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from gateway.errors import ConfigError, StorageError
+from gateway.errors import ConfigError, LinkError, StorageError
 from gateway.log import configure
 from gateway.receiver import DeviceRow, HttpIn, MqttIn, Receiver, StreamRow, report
+from gateway.receiver.mqtt import address
 
 _EVERY = 5.0
 
@@ -83,7 +83,12 @@ async def _watch(receiver: Receiver) -> None:
 def _mqtt(args: argparse.Namespace) -> MqttIn | None:
     if not args.mqtt:
         return None
-    _check_url(args.mqtt)
+    try:
+        address(args.mqtt)
+    except LinkError:
+        raise ConfigError(
+            f"{args.mqtt} is no address of a broker. Write mqtt://host:port or mqtts://host:port."
+        ) from None
     if args.ca:
         try:
             ssl.create_default_context(cafile=args.ca)
@@ -91,17 +96,6 @@ def _mqtt(args: argparse.Namespace) -> MqttIn | None:
             raise ConfigError(f"{args.ca} is no certificate in PEM: {error.strerror or error}.") from None
     password = _text(args.password_file).strip() if args.password_file else None
     return MqttIn(args.mqtt, args.user, password, args.ca, args.share)
-
-
-def _check_url(url: str) -> None:
-    """ConfigError: this is not the address of a broker."""
-    try:
-        parts = urlsplit(url)
-        is_one = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none
-        is_one = False
-    if not is_one:
-        raise ConfigError(f"{url} is no address of a broker. Write mqtt://host:port or mqtts://host:port.")
 
 
 def _http(args: argparse.Namespace) -> HttpIn | None:

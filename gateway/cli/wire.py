@@ -16,6 +16,7 @@ from gateway.cli import SITE, add_secrets, add_state
 from gateway.clock import SystemClock
 from gateway.control import NoGatewayError, held, socket_of
 from gateway.diagnostic import DocumentError, sentence, unknown
+from gateway.document import Document
 from gateway.errors import ConfigError
 from gateway.lending import not_a_line
 from gateway.model import Command, Device, Event, Json, Lane, Reading, Record, Reply
@@ -23,6 +24,7 @@ from gateway.ports import Driver, Link
 from gateway.profile import Catalogue, LinkKeys, Profile
 from gateway.site import Credentials, resolver
 from gateway.site.read import profile_folders
+from gateway.supervise import ungrouped
 
 Typed = TypeVar("Typed", bound=BaseModel)
 
@@ -202,15 +204,21 @@ def load_profile(name: str, site_file: Path) -> Profile:
     path = Path(name)
     if path.suffix == ".yaml":
         return load.profile(document.read(path), path.stem)
-    catalogue = Catalogue(profile_folders(site_file))
+    path, written = found_in(Catalogue(profile_folders(site_file)), name)
+    return load.profile(written, path.stem)
+
+
+def found_in(catalogue: Catalogue, name: str) -> tuple[Path, Document]:
+    """A profile's file, and what it says. ConfigError: there is none, or not of that version."""
     try:
         path = catalogue.path(name)
     except KeyError:
         raise ConfigError(f"profile {sentence(*unknown(name, catalogue.names()))}") from None
-    found = load.profile(document.read(path), path.stem)
-    if "/" in name and found.profile != name:
-        raise ConfigError(f"There is no `{name}`, only {found.profile} in {path}.")
-    return found
+    written = document.read(path)
+    here = written.tree.get("profile") if isinstance(written.tree, Mapping) else None
+    if "/" in name and here != name:
+        raise ConfigError(f"There is no `{name}`, only {here} in {path}.")
+    return path, written
 
 
 def profiles_of(driver: str, site_file: Path) -> list[Profile]:
@@ -261,13 +269,11 @@ async def driven(reach: Reach, device: Device) -> AsyncIterator[tuple[Driver, He
     """Its own driver, running with this device alone: what is read and written is what the gateway would."""
     driver = load.driver_class(reach.driver)(replace(reach.link, devices=(device,)))
     heard = Heard(device)
-    try:
+    with ungrouped():
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(driver.run(heard))
             yield driver, heard
             running.cancel()
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
 
 
 async def poll(reach: Reach, device: Device, within: float = 60.0) -> Heard:

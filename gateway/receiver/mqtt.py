@@ -44,6 +44,17 @@ class MqttIn:
     share: str | None = None
 
 
+def address(url: str) -> tuple[str, int, bool]:
+    """Host, port, and whether by TLS. LinkError: it is no address of a broker."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+            return parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts"
+    except ValueError:  # a port that is none
+        pass
+    raise LinkError("this is not mqtt://host:port or mqtts://host:port")
+
+
 class MqttSide:
     """One connection to the broker, made again for ever once it has stood."""
 
@@ -82,18 +93,16 @@ class MqttSide:
 
     async def _session(self) -> None:
         settings = self._settings
-        url = urlsplit(settings.url)
-        if url.scheme not in _PORTS or not url.hostname:
-            raise LinkError("this is not mqtt://host:port or mqtts://host:port")
+        host, port, has_tls = address(settings.url)
         client = aiomqtt.Client(
-            url.hostname,
-            url.port or _PORTS[url.scheme],
+            host,
+            port,
             username=settings.username,
             password=settings.password,
             protocol=aiomqtt.ProtocolVersion.V5,
             keepalive=15,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            tls_context=ssl.create_default_context(cafile=settings.ca) if url.scheme == "mqtts" else None,
+            tls_context=ssl.create_default_context(cafile=settings.ca) if has_tls else None,
         )
         batches = f"{_ALL}/batch/+"
         shared = f"$share/{settings.share}/{batches}" if settings.share else batches
