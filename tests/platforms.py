@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.app import Gateway
 from gateway.batch import Batch
 from gateway.clock import SystemClock
 from gateway.errors import UplinkError
 from gateway.inventory import Inventory
 from gateway.model import ClockState, Lane
 from gateway.ports import Platform
+from gateway.site import load
 from tests.brokers import GATEWAY, PASSWORDS, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
     from types import ModuleType
 
     from gateway.ports import Receive, Uplink
+    from gateway.site import Credentials
 
 INVENTORY: dict[str, Any] = {
     "v": 1, "gw": GATEWAY, "tenant": TENANT, "version": 7,
@@ -95,3 +99,16 @@ async def until(holds: Callable[[], Any], within: float = 10.0) -> None:
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110 - what is waited for is a broker's, a file's, a peer's doing
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def working(site: Path, credentials: Credentials) -> AsyncIterator[Gateway]:
+    """A gateway on this site file, with its state beside it."""
+    gateway = Gateway(load(site), site.parent / "state", credentials)
+    task = asyncio.create_task(gateway.run())
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
+        async with asyncio.timeout(30):
+            await task

@@ -16,7 +16,7 @@ from gateway.receiver import HttpIn, Receiver
 from gateway.site import Credentials, load
 from gateway.testing import jumped
 from tests.authority import Authority
-from tests.platforms import until
+from tests.platforms import until, working
 
 SITE = """\
 version: 1
@@ -43,14 +43,8 @@ async def running(folder: Path, keys: str, *, token: str = "") -> AsyncIterator[
         secrets.mkdir(mode=0o700)
         (secrets / "uplinks.city.token").write_text(token)
         (secrets / "uplinks.city.token").chmod(0o600)
-    gateway = Gateway(load(site), folder / "state", Credentials.beside(site, None))
-    task = asyncio.create_task(gateway.run())
-    try:
+    async with working(site, Credentials.beside(site, None)) as gateway:
         yield gateway
-    finally:
-        gateway.stop()
-        async with asyncio.timeout(30):
-            await task
 
 
 def uplink(gateway: Gateway) -> dict[str, Any]:

@@ -11,6 +11,12 @@ from gateway.testing import jumped
 from tests.desk import Charger, Desk, at_the_desk
 
 
+async def left_executing(desk: Desk) -> None:
+    desk.charger.pause = 50.0
+    await desk.send()
+    await desk.until("executing")
+
+
 def test_a_crash_while_executing_never_runs_what_is_not_idempotent_again(tmp_path: Path) -> None:
     async def before(desk: Desk) -> None:
         desk.charger.pause = 50.0
@@ -27,25 +33,15 @@ def test_a_crash_while_executing_never_runs_what_is_not_idempotent_again(tmp_pat
 
 
 def test_a_crash_while_executing_runs_what_is_idempotent_again(tmp_path: Path) -> None:
-    async def before(desk: Desk) -> None:
-        desk.charger.pause = 50.0
-        await desk.send()
-        await desk.until("executing")
-
     async def after(desk: Desk) -> None:
         await desk.until("succeeded")
         assert desk.charger.told == [{"do": "limit", "amps": 16}]
 
-    at_the_desk(tmp_path, before)
+    at_the_desk(tmp_path, left_executing)
     at_the_desk(tmp_path, after)
 
 
 def test_after_a_crash_a_command_waits_for_its_link_and_is_answered_with_what_holds(tmp_path: Path) -> None:
-    async def before(desk: Desk) -> None:
-        desk.charger.pause = 50.0
-        await desk.send()
-        await desk.until("executing")
-
     async def after(desk: Desk) -> None:
         desk.charger.trouble = CommandError("not_connected", "cp-1/evse is not connected; nothing was done.")
         await asyncio.sleep(20)
@@ -53,22 +49,17 @@ def test_after_a_crash_a_command_waits_for_its_link_and_is_answered_with_what_ho
         desk.charger.trouble = None
         assert (await desk.until("succeeded"))["now"] == {"amps": 16}
 
-    at_the_desk(tmp_path, before)
+    at_the_desk(tmp_path, left_executing)
     at_the_desk(tmp_path, after)
 
 
 def test_after_a_crash_a_device_that_stays_away_leaves_the_outcome_unknown(tmp_path: Path) -> None:
-    async def before(desk: Desk) -> None:
-        desk.charger.pause = 50.0
-        await desk.send()
-        await desk.until("executing")
-
     async def after(desk: Desk) -> None:
         desk.charger.trouble = CommandError("not_connected", "cp-1/evse is not connected; nothing was done.")
         failed = await desk.until("failed")
         assert failed["code"] == "unknown_outcome", "not 'nothing was done': before the crash it may have been"
 
-    at_the_desk(tmp_path, before)
+    at_the_desk(tmp_path, left_executing)
     at_the_desk(tmp_path, after)
 
 

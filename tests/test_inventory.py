@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from drivers import modbus
 from drivers.modbus.emulator import Emulator
-from gateway.app import Gateway
 from gateway.inventory import Inventory
 from gateway.receiver import HttpIn, Receiver
 from gateway.site import Credentials, load
-from tests.platforms import until
+from tests.platforms import until, working
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 DEVICES: Any = [{"id": "here/feeder", "points": []}, {"id": "here/sub", "points": []}]
@@ -89,18 +87,6 @@ async def test_its_version_goes_on_after_a_restart(monkeypatch: pytest.MonkeyPat
     assert (other.version, other.is_new) == (3, True)
 
 
-@asynccontextmanager
-async def street(site: Path, credentials: Credentials) -> AsyncIterator[Gateway]:
-    gateway = Gateway(load(site), site.parent / "state", credentials)
-    task = asyncio.create_task(gateway.run())
-    try:
-        yield gateway
-    finally:
-        gateway.stop()
-        async with asyncio.timeout(30):
-            await task
-
-
 def versions(receiver: Receiver) -> list[int]:
     """Of the inventories that came as events."""
     return [event["more"]["version"] for event in receiver.events() if event.get("event") == "inventory"]
@@ -130,12 +116,12 @@ async def test_a_meter_s_serial_number_reaches_the_platform(tmp_path: Path, monk
     where = await emulator.start()
     site.write_text(SITE.format(port=where["port"], url=receiver.url))
     number = emulator._by_id[meter.id].number
-    async with street(site, credentials):
+    async with working(site, credentials):
         await until(lambda: serial() == number)
         assert platform()["version"] == 2
         await until(lambda: versions(receiver) == [1, 2])
     await emulator.stop()
-    async with street(site, credentials) as again:
+    async with working(site, credentials) as again:
         await until(lambda: bool(again._deliveries))
         assert json.loads(json.dumps(again._inventory.now)) == platform()
         assert serial() == number
